@@ -1,0 +1,54 @@
+"""jaxdyn: the learning dynamics of non-contrastive self-supervised learning, simulated and analysed in JAX.
+
+Public names are imported on first use, so that `import jaxdyn` costs nothing.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .ensemble.laws import Law as Law
+    from .ensemble.protocol import Protocol as Protocol
+    from .ensemble.trials import Outcome as Outcome
+    from .ensemble.trials import run_trials as run_trials
+    from .moments import Moments as Moments
+    from .solve.descent import Descent as Descent
+    from .solve.descent import descend as descend
+    from .solve.flow import Trajectory as Trajectory
+    from .solve.flow import flow as flow
+    from .status import Status as Status
+    from .systems.siamese import MovingAverage as MovingAverage
+    from .systems.siamese import Objective as Objective
+    from .systems.siamese import StopGradient as StopGradient
+
+_HOME = {
+    "Descent": "solve.descent",
+    "Law": "ensemble.laws",
+    "Moments": "moments",
+    "MovingAverage": "systems.siamese",
+    "Objective": "systems.siamese",
+    "Outcome": "ensemble.trials",
+    "Protocol": "ensemble.protocol",
+    "Status": "status",
+    "StopGradient": "systems.siamese",
+    "Trajectory": "solve.flow",
+    "descend": "solve.descent",
+    "flow": "solve.flow",
+    "run_trials": "ensemble.trials",
+}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str):
+    if name not in _HOME:
+        raise AttributeError(f"module 'jaxdyn' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

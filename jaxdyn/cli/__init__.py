@@ -1,0 +1,64 @@
+"""The command line: `jaxdyn COMMAND …`. Thin: it reads settings, calls the library, prints and writes.
+
+Nothing heavy is imported before a command needs it, so that help and errors come at once.
+"""
+
+import difflib
+import importlib
+import os
+import sys
+
+from .. import __version__
+
+COMMANDS = {
+    "trials": "run the random m = 1 trials of SG and EMA: the table of outcomes, with figures",
+    "flow": "integrate a system on real second moments and follow its spectrum",
+    "claims": "compute the papers' claims and print the verdicts",
+}
+
+USAGE = f"""usage: jaxdyn COMMAND [options]
+
+Learning dynamics of non-contrastive self-supervised learning, simulated and analysed.
+
+commands:
+{chr(10).join(f"  {name:10} {text}" for name, text in COMMANDS.items())}
+
+options:
+  --help, --version
+
+`jaxdyn COMMAND --help` lists a command's options; each is also a key of a TOML file
+given with --config FILE. Errors are one line, with exit status 2."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE)
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"jaxdyn {__version__}")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        return _fail(
+            f"unknown command {command!r}" + (f", did you mean {near[0]!r}?" if near else "; see jaxdyn --help")
+        )
+    try:
+        module = importlib.import_module(f".{command}", __name__)
+        return module.main(rest)
+    except (ValueError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            # The reader of our output went away (as `head` does): nothing more to say, not even at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        print("\njaxdyn: interrupted; no result was written", file=sys.stderr)
+        return 130
+
+
+def _fail(message: str) -> int:
+    print(f"jaxdyn: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2

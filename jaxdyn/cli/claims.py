@@ -1,0 +1,63 @@
+"""`jaxdyn claims`: compute the papers' claims and print verdicts with their numbers."""
+
+import json
+import shutil
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+
+from .settings import read_settings
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Compute the evidence for each registered claim of the papers, and print the verdicts."""
+
+    only: tuple[str, ...] = ()
+    """Ids of the claims to compute; default: all."""
+    fast: bool = False
+    """Fewer draws: seconds instead of a minute, wider error bars."""
+    json: bool = False
+    """Print a JSON list of objects with id, source, statement, verdict, computed and evidence."""
+    config: Path | None = None
+    """A TOML file with any of these settings; the command line overrides it."""
+
+
+def main(arguments: list[str]) -> int:
+    settings = read_settings(Settings, "claims", arguments)
+
+    from ..claims import CLAIMS
+
+    unknown = [name for name in settings.only if name not in CLAIMS]
+    if unknown:
+        raise ValueError(f"only: unknown claim {unknown[0]!r}; the registry has {', '.join(CLAIMS)}")
+    chosen = [claim for claim in CLAIMS.values() if not settings.only or claim.id in settings.only]
+    results = []
+    for claim in chosen:
+        if sys.stderr.isatty():
+            print(f"computing {claim.id} …", end="\r", file=sys.stderr, flush=True)
+        evidence = claim.compute(settings.fast)
+        if sys.stderr.isatty():
+            print(" " * 40, end="\r", file=sys.stderr, flush=True)
+        if settings.json:
+            results.append(
+                {"id": claim.id, "source": claim.source, "statement": claim.statement}
+                | {"verdict": str(evidence.verdict), "computed": evidence.computed, "evidence": evidence.numbers}
+            )
+        else:
+            print(_paragraph(claim, evidence), flush=True)
+    if settings.json:
+        print(json.dumps(results, indent=2, ensure_ascii=False))
+    return 0
+
+
+def _paragraph(claim, evidence) -> str:
+    width = max(40, min(100, shutil.get_terminal_size((100, 24)).columns))
+    wrap = lambda text, indent: textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent)  # noqa: E731
+    lines = [f"{claim.id}  {str(evidence.verdict).upper()}", wrap(f"{claim.statement} [{claim.source}]", "  ")]
+    lines.append(wrap(f"Computed: {evidence.computed}.", "  "))
+    for name, value in evidence.numbers.items():
+        shown = f"{value:.3g}" if isinstance(value, float) and not 1 <= abs(value) < 1e4 else str(value)
+        lines.append(wrap(f"{name}: {shown}", "    "))
+    return "\n".join(lines) + "\n"

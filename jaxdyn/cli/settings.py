@@ -1,0 +1,116 @@
+"""Settings of a command: a dataclass, filled from its defaults, a TOML file and the command line, in that order."""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import tomllib
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tyro
+
+from ..ensemble.laws import Law, LawLike
+
+Settings = TypeVar("Settings")
+
+_REGISTRY = tyro.constructors.ConstructorRegistry()
+
+
+@_REGISTRY.primitive_rule
+def _law_rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    """A law is one word on the command line, such as "uniform(-1, 1)" or 0.05."""
+    if info.type != LawLike:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="LAW",
+        instance_from_str=lambda words: words[0],
+        is_instance=lambda value: isinstance(value, Law | str | float | int),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+def read_settings(kind: type[Settings], command: str, arguments: list[str]) -> Settings:
+    """The settings of `jaxdyn COMMAND`; exits with help, or with ValueError on anything it cannot read."""
+    location = _config_file(arguments)
+    default = kind()
+    if location is not None:
+        default = _parse(kind, command, default, _words_of(kind, location), prefix=f"{location}: ")
+    return _parse(kind, command, default, arguments, suffix=f" (see jaxdyn {command} --help)")
+
+
+def _parse(
+    kind: type[Settings], command: str, default: Settings, words: list[str], prefix: str = "", suffix: str = ""
+) -> Settings:
+    """Settings from words of the command line; tyro's error boxes become one line."""
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(kind, prog=f"jaxdyn {command}", default=default, args=words, registry=_REGISTRY)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        message = _one_line(errors.getvalue()).removeprefix(f"Error parsing {kind.__name__}: ")
+        raise ValueError(f"{prefix}{message}{suffix}") from None
+
+
+def as_toml(settings: Any) -> dict[str, Any]:
+    """The settings as flat plain values; a file of them, given with --config, repeats the run."""
+    values = dataclasses.asdict(settings)
+    values.pop("config", None)
+    return {name: _plain(getattr(settings, name)) for name in values}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Law):
+        return value.parameters[0] if value.kind == "constant" else str(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def _config_file(arguments: list[str]) -> str | None:
+    for position, word in enumerate(arguments):
+        if word == "--config":
+            if position + 1 == len(arguments):
+                raise ValueError("--config: expected a TOML file")
+            return arguments[position + 1]
+        if word.startswith("--config="):
+            return word.partition("=")[2]
+    return None
+
+
+def _words_of(kind: type, location: str) -> list[str]:
+    """A TOML file's settings as the words that would give them on the command line."""
+    try:
+        values = tomllib.loads(Path(location).expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"{location}: {error.strerror or error}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{location}: not a TOML file: {error}") from None
+    known = {field.name for field in dataclasses.fields(kind)} - {"config"}
+    words = []
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise ValueError(f"{location}: unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list):
+            words += [f"--{flag}", *map(str, value)]
+        else:
+            words += [f"--{flag}", str(value)]
+    return words
+
+
+def _one_line(box: str) -> str:
+    """The message of tyro's error box, up to its first rule, as one line."""
+    words = []
+    for line in box.splitlines():
+        text = line.strip(" │")
+        if text.startswith("─"):
+            break
+        if text and not text.startswith("╭"):
+            words.append(text)
+    return " ".join(words) or "cannot read the command line"

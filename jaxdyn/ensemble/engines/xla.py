@@ -1,0 +1,201 @@
+"""The portable engine: `vmap` of the step in lanes of a fixed width, finished trials retired between chunks.
+
+Trials wait in a queue. Workers (one thread a device; on the CPU as many as there are cores) take
+`width` of them at a time, advance them by one compiled chunk of steps, write them back, and replace
+the finished ones by the next in the queue, so that a straggler holds up one lane and nothing else.
+
+Bits: an array's width can change the last bit of a result, so the width must not depend on who else
+is in the batch. It depends on the trial's own age alone: each *stage* of a trial's life has its width,
+wide while nearly all trials are alive, narrow for the few that last (a narrow step is quicker, and
+the longest trial is what an ensemble waits for in the end).
+"""
+
+import functools
+import itertools
+import os
+import threading
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ...checks import whole_number
+from ...status import Status
+from .base import Device, DoneFunction, Finished, Progress, StepFunction
+
+_RUNNING = -1
+_UNCHECKED = 16  # steps between two looks at whether any lane still runs
+
+
+class Stage(NamedTuple):
+    """Trials younger than `until` steps run `width` at a time, `chunk` steps between retirements."""
+
+    until: int
+    width: int
+    chunk: int
+
+
+# Chunks divide the stage boundaries, so that every lane of a chunk stays within its stage. Widths were
+# measured on two CPU cores; the accelerator's are chosen to fill one, not measured.
+_STAGES = {
+    "cpu": (Stage(2**14, 512, 1024), Stage(2**17, 128, 2048), Stage(2**62, 32, 8192)),
+    "accelerator": (Stage(2**14, 2**16, 1024), Stage(2**17, 2**13, 2048), Stage(2**62, 2**10, 8192)),
+}
+
+
+def run(
+    step: StepFunction,
+    done: DoneFunction,
+    states: Any,
+    params: Any,
+    max_steps: int,
+    *,
+    batch_size: int | None = None,
+    devices: Sequence[Device] | None = None,
+    progress: Progress | None = None,
+) -> Finished:
+    """Run every trial until it is done; see `engines.base` for the contract.
+
+    Args:
+        batch_size: at most this many trials are in flight at once, in whole lanes groups; it bounds
+            device memory and changes no result. Default: what keeps every worker busy.
+        devices: where to run; default: the default backend's devices (one on the CPU).
+        progress: called with the number of trials newly finished, from any worker's thread.
+    """
+    states, params = (jax.tree.map(_on_host, tree) for tree in (states, params))
+    sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves((states, params))}
+    if len(sizes) != 1 or 0 in sizes:
+        raise ValueError(f"states, params: expected one leading trial axis on every leaf, got sizes {sorted(sizes)}")
+    (n_trials,) = sizes
+    max_steps = whole_number("max_steps", max_steps)
+    devices = list(devices) if devices is not None else jax.local_devices()[:1]
+    on_cpu = devices[0].platform == "cpu"
+    batch = _Batch(states, params, n_trials, max_steps)
+    advance = _compiled_chunk(step, done)
+    per_device = max(1, (os.cpu_count() or 1) // len(devices)) if on_cpu else 1
+    for stage in _STAGES["cpu" if on_cpu else "accelerator"]:
+        batch.queue.extend(np.flatnonzero(batch.status == _RUNNING).tolist())
+        workers = [device for device in devices for _ in range(per_device)]
+        if batch_size is not None:
+            workers = workers[: max(1, whole_number("batch_size", batch_size) // stage.width)]
+        workers = workers[: max(1, -(-len(batch.queue) // stage.width))]
+        _run_stage(batch, stage, advance, workers, progress)
+    return Finished(batch.states, batch.steps, batch.status)
+
+
+def _on_host(leaf: Any) -> np.ndarray:
+    """A copy of the leaf in the dtype JAX will compute in."""
+    leaf = np.asarray(leaf)
+    return np.array(leaf, jax.dtypes.canonicalize_dtype(leaf.dtype))
+
+
+class _Batch:
+    """All trials on the host: their states, parameters, ages, statuses, and the queue of those that wait."""
+
+    def __init__(self, states: Any, params: Any, n_trials: int, max_steps: int):
+        self.states, self.params, self.max_steps = states, params, max_steps
+        self.steps = np.zeros(n_trials, np.int32)
+        self.status = np.full(n_trials, _RUNNING, np.int8)
+        self.queue: deque[int] = deque()
+        self.lock = threading.Lock()
+
+    def take(self, count: int) -> list[int]:
+        with self.lock:
+            return [self.queue.popleft() for _ in range(min(count, len(self.queue)))]
+
+
+def _run_stage(batch: _Batch, stage: Stage, advance: Any, workers: list[Any], progress: Progress | None) -> None:
+    stop = threading.Event()
+
+    def work(device: Device) -> None:
+        lanes: list[int] = []
+        while not stop.is_set():
+            lanes += batch.take(stage.width - len(lanes))
+            if not lanes:
+                return
+            lanes, finished = _advance_lanes(batch, stage, advance, lanes, device)
+            if progress is not None and finished:
+                progress(finished)
+
+    with ThreadPoolExecutor(len(workers), thread_name_prefix="jaxdyn-engine") as pool:
+        # Threads start with JAX's default settings: hand the caller's precision on.
+        x64 = bool(jax.config.read("jax_enable_x64"))
+
+        def guarded(device: Device) -> None:
+            try:
+                with jax.enable_x64(x64):
+                    work(device)
+            except BaseException:
+                stop.set()
+                raise
+
+        jobs = [pool.submit(guarded, device) for device in workers]
+        try:
+            for job in jobs:
+                job.result()
+        finally:
+            stop.set()
+
+
+def _advance_lanes(
+    batch: _Batch, stage: Stage, advance: Any, lanes: list[int], device: Device
+) -> tuple[list[int], int]:
+    """One chunk for these trials, on a full-width array padded with idle copies; returns those that go on."""
+    used = len(lanes)
+    index = np.fromiter(itertools.chain(lanes, itertools.repeat(lanes[0], stage.width - used)), np.int64, stage.width)
+    status = np.full(stage.width, Status.COMPLETED, np.int8)
+    status[:used] = _RUNNING
+    gather = lambda tree: jax.tree.map(lambda leaf: leaf[index], tree)  # noqa: E731
+    arguments = (gather(batch.states), gather(batch.params), batch.steps[index], status)
+    out = advance(*jax.device_put(arguments, device), np.int32(batch.max_steps), chunk=stage.chunk)
+    states, steps, status = jax.tree.map(lambda leaf: np.asarray(leaf)[:used], out)
+    rows = index[:used]
+    for whole, part in zip(jax.tree.leaves(batch.states), jax.tree.leaves(states), strict=True):
+        whole[rows] = part
+    batch.steps[rows] = steps
+    batch.status[rows] = status
+    go_on = (status == _RUNNING) & (steps < stage.until)
+    return rows[go_on].tolist(), int(np.count_nonzero(status != _RUNNING))
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled_chunk(step: StepFunction, done: DoneFunction) -> Any:
+    """Up to `chunk` steps of every running lane, compiled; made once for a pair of functions."""
+
+    def one(state, params, steps, status, max_steps):
+        new = step(state, params)
+        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(new)]).all()
+        running = status == _RUNNING
+        moved = running & finite
+        converged = done(state, new, params)
+        steps = steps + moved
+        ended = jnp.where(
+            ~finite,
+            Status.DIVERGED,
+            jnp.where(converged, Status.CONVERGED, jnp.where(steps >= max_steps, Status.OUT_OF_STEPS, _RUNNING)),
+        )
+        state = jax.tree.map(lambda old, fresh: jnp.where(moved, fresh, old), state, new)
+        return state, steps, jnp.where(running, ended, status).astype(jnp.int8)
+
+    lanes = jax.vmap(one, in_axes=(0, 0, 0, 0, None))
+
+    def advance(states, params, steps, status, max_steps, *, chunk):
+
+        def alive(carry):
+            count, (_, _, status) = carry
+            return (count < chunk // _UNCHECKED) & jnp.any(status == _RUNNING)
+
+        def several(carry):
+            count, lanes_now = carry
+            lanes_now = jax.lax.fori_loop(
+                0, _UNCHECKED, lambda _, now: lanes(now[0], params, now[1], now[2], max_steps), lanes_now
+            )
+            return count + 1, lanes_now
+
+        return jax.lax.while_loop(alive, several, (jnp.int32(0), (states, steps, status)))[1]
+
+    return jax.jit(advance, static_argnames="chunk")

@@ -1,0 +1,259 @@
+"""The linear Siamese systems: stop gradient, moving average and the plain objective (P §4; T eqs 2-4).
+
+Encoder A [n, m], predictor B [n, n], teacher C [n, m]; X = E[x xᵀ], Y = E[y xᵀ], Z = E[y yᵀ];
+λ_A, λ_B weight decays of encoder and predictor, α_p the predictor's learning-rate ratio.
+
+    R(A, B, C) = B A X − C Y
+    F(A, B, C) = ½ E‖B A x − C y‖² + ½ (λ_A ‖A‖² + λ_B ‖B‖²),     E(A, B) = F(A, B, A)
+
+Time is in flow units (one unit is 1/lr steps); learning rates and decays are per unit of time.
+"""
+
+import abc
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import chex
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ..arrays import ArrayLike, ScalarLike, matrix, scalar
+from ..moments import Moments
+
+Scalar = float | Float[Array, ""]
+
+
+class StudentState(NamedTuple):
+    """Encoder A [n, m] and predictor B [n, n]."""
+
+    encoder: Float[Array, "n m"]
+    predictor: Float[Array, "n n"]
+
+
+class TeacherState(NamedTuple):
+    """Encoder A [n, m], predictor B [n, n] and teacher C [n, m]."""
+
+    encoder: Float[Array, "n m"]
+    predictor: Float[Array, "n n"]
+    teacher: Float[Array, "n m"]
+
+
+SiameseState = StudentState | TeacherState
+
+
+class WeightDecay(NamedTuple):
+    """λ_A of the encoder and λ_B of the predictor, per unit of time."""
+
+    encoder: Scalar
+    predictor: Scalar
+
+
+def _weight_decay(value: ScalarLike | Sequence[ScalarLike]) -> WeightDecay:
+    pair = value if isinstance(value, tuple | list) else (value, value)
+    if len(pair) != 2:
+        raise ValueError(f"weight_decay: expected one number or a pair (encoder, predictor), got {value}")
+    return WeightDecay(*(scalar("weight_decay", part, low=0) for part in pair))
+
+
+def _predictor_lr_ratio(value: ScalarLike) -> Scalar:
+    return scalar("predictor_lr_ratio", value, low=0)
+
+
+def _ema_rate(value: ScalarLike) -> Scalar:
+    return scalar("ema_rate", value, low=0)
+
+
+class Siamese(eqx.Module):
+    """What the three systems share: hyperparameters, states, the energies E and F.
+
+    Args:
+        weight_decay: λ >= 0, one number for both or a pair (encoder, predictor); per unit time.
+        predictor_lr_ratio: α_p >= 0, how many times faster the predictor learns than the encoder.
+    """
+
+    weight_decay: WeightDecay = eqx.field(converter=_weight_decay)
+    predictor_lr_ratio: Scalar = eqx.field(converter=_predictor_lr_ratio, default=1.0)
+
+    @abc.abstractmethod
+    def gradient(self, state: Any, moments: Moments) -> StudentState:
+        """The direction that encoder and predictor descend (not a gradient of anything in general)."""
+
+    @abc.abstractmethod
+    def field(self, t: Any, state: Any, moments: Moments) -> Any:
+        """Rate of change of the state, per unit of time."""
+
+    @abc.abstractmethod
+    def advance(self, state: Any, update: StudentState, lr: Scalar) -> Any:
+        """Add `update` to encoder and predictor, then let the teacher follow for one step of size `lr`."""
+
+    def state(self, *, encoder: ArrayLike, predictor: ArrayLike) -> Any:
+        """The state with encoder A [n, m] and predictor B [n, n]; ValueError if the shapes disagree."""
+        return StudentState(*_check_student(encoder, predictor))
+
+    def step(self, state: Any, moments: Moments, lr: Scalar) -> Any:
+        """One step of the procedure as written: encoder and predictor from the old state, teacher last."""
+        update = jax.tree.map(lambda gradient: -lr * gradient, self.gradient(state, moments))
+        return self.advance(state, update, lr)
+
+    def teacher(self, state: Any) -> Float[Array, "n m"]:
+        """The teacher's weights C; the encoder's own for systems without a separate teacher."""
+        return state.encoder
+
+    def objective(self, state: Any, moments: Moments) -> Float[Array, ""]:
+        """E(A, B) = F(A, B, A), the loss as a user would write it, weight decay included."""
+        return self._energy(state, state.encoder, moments)
+
+    def surrogate(self, state: Any, moments: Moments) -> Float[Array, ""]:
+        """F(A, B, C), the loss seen with the teacher held fixed; equals E where the teacher is the encoder."""
+        return self._energy(state, self.teacher(state), moments)
+
+    def _energy(self, state: Any, teacher: jax.Array, moments: Moments) -> Float[Array, ""]:
+        """½ E‖B A x − C y‖² + ½ (λ_A ‖A‖² + λ_B ‖B‖²), written out in the second moments."""
+        prediction = state.predictor @ state.encoder
+        fit = (
+            jnp.sum(prediction * (prediction @ moments.xx)) / 2
+            - jnp.sum(prediction * (teacher @ moments.yx))
+            + jnp.sum(teacher * (teacher @ moments.required_yy("this energy"))) / 2
+        )
+        decay = self.weight_decay.encoder * jnp.sum(state.encoder**2)
+        return fit + (decay + self.weight_decay.predictor * jnp.sum(state.predictor**2)) / 2
+
+    def _stopped_gradient(self, state: Any, teacher: jax.Array, moments: Moments) -> StudentState:
+        """(Bᵀ R + λ_A A, α_p R Aᵀ + λ_B B): ∂F/∂(A, B) with the teacher held fixed (α_p = 1)."""
+        a, b = state.encoder, state.predictor
+        r = residual(a, b, teacher, moments)
+        return StudentState(
+            b.T @ r + self.weight_decay.encoder * a,
+            self.predictor_lr_ratio * (r @ a.T) + self.weight_decay.predictor * b,
+        )
+
+
+class _StudentOnly(Siamese):
+    """A system whose state is encoder and predictor alone: its flow is its step's limit."""
+
+    def field(self, t: Any, state: StudentState, moments: Moments) -> StudentState:
+        return jax.tree.map(jnp.negative, self.gradient(state, moments))
+
+    def advance(self, state: StudentState, update: StudentState, lr: Scalar) -> StudentState:
+        return StudentState(state.encoder + update.encoder, state.predictor + update.predictor)
+
+
+class StopGradient(_StudentOnly):
+    """Stop gradient (SG, SimSiam): the teacher is the encoder, but no gradient flows through it.
+
+        Ȧ = −Bᵀ R(A, B, A) − λ_A A,    Ḃ = −α_p R(A, B, A) Aᵀ − λ_B B
+
+    The procedure is explicit Euler with step `lr`, both parts from the old state.
+
+    Example:
+        >>> system = StopGradient(weight_decay=0.05)
+        >>> state = system.state(encoder=[[1.0], [0.0]], predictor=[[1.0, 0.0], [0.0, 1.0]])
+        >>> system.field(0.0, state, Moments.scalar(1.0, 0.8)).encoder.tolist()  # doctest: +ELLIPSIS
+        [[-0.2...], [-0.0]]
+
+    Source: P §4 (SG); T eqs 2-3 with W_a = W, symmetric Y.
+    """
+
+    def gradient(self, state: StudentState, moments: Moments) -> StudentState:
+        return self._stopped_gradient(state, state.encoder, moments)
+
+
+class Objective(_StudentOnly):
+    """The plain objective E, without stop gradient: gradient descent, which always collapses (P Lemma 4.3).
+
+        Ȧ = −Bᵀ (B A X − A Y) + (B A Yᵀ − A Z) − λ_A A,    Ḃ = −α_p R(A, B, A) Aᵀ − λ_B B
+
+    E itself never rises along the flow when α_p = 1.
+
+    Source: P §4.1; T Thm 2 (λ = 0).
+    """
+
+    def gradient(self, state: StudentState, moments: Moments) -> StudentState:
+        stopped = self._stopped_gradient(state, state.encoder, moments)
+        a, b = state.encoder, state.predictor
+        through_target = a @ moments.required_yy("the objective") - b @ a @ moments.yx.T
+        return stopped._replace(encoder=stopped.encoder + through_target)
+
+
+class MovingAverage(Siamese):
+    """Exponential moving average (EMA, BYOL, JEPA): the teacher follows the encoder at rate β.
+
+        Ȧ = −Bᵀ R(A, B, C) − λ_A A,    Ḃ = −α_p R(A, B, C) Aᵀ − λ_B B,    Ċ = β (A − C)
+
+    The procedure updates A and B from the old state, then C⁺ = α C + (1 − α) A⁺ with α = 1 − β lr.
+
+    Args:
+        ema_rate: β >= 0, per unit of time; 0 freezes the teacher.
+
+    Source: P §4 (EMA); T eqs 2-4 (W_a = C, symmetric Y).
+    """
+
+    ema_rate: Scalar = eqx.field(converter=_ema_rate, kw_only=True)
+
+    @classmethod
+    def from_decay(
+        cls,
+        weight_decay: ScalarLike | Sequence[ScalarLike],
+        predictor_lr_ratio: ScalarLike = 1.0,
+        *,
+        ema_decay: ScalarLike,
+        lr: ScalarLike,
+    ) -> "MovingAverage":
+        """The system whose procedure at learning rate `lr` has decay α = `ema_decay` in [0, 1]."""
+        ema_decay = scalar("ema_decay", ema_decay, low=0, high=1)
+        lr = scalar("lr", lr, above=0)
+        return cls(weight_decay, predictor_lr_ratio, ema_rate=(1 - ema_decay) / lr)
+
+    def state(self, *, encoder: ArrayLike, predictor: ArrayLike, teacher: ArrayLike | None = None) -> TeacherState:
+        """The state with A [n, m], B [n, n] and teacher C [n, m], by default a copy of the encoder."""
+        a, b = _check_student(encoder, predictor)
+        c = a if teacher is None else matrix("teacher", teacher)
+        if c.shape != a.shape:
+            raise ValueError(f"teacher: expected shape {a.shape} like encoder, got {c.shape}")
+        return TeacherState(a, b, c.astype(a.dtype))
+
+    def teacher(self, state: TeacherState) -> Float[Array, "n m"]:
+        return state.teacher
+
+    def gradient(self, state: TeacherState, moments: Moments) -> StudentState:
+        return self._stopped_gradient(state, state.teacher, moments)
+
+    def field(self, t: Any, state: TeacherState, moments: Moments) -> TeacherState:
+        da, db = self.gradient(state, moments)
+        return TeacherState(-da, -db, self.ema_rate * (state.encoder - state.teacher))
+
+    def advance(self, state: TeacherState, update: StudentState, lr: Scalar) -> TeacherState:
+        encoder = state.encoder + update.encoder
+        teacher = state.teacher + self.ema_rate * lr * (encoder - state.teacher)
+        return TeacherState(encoder, state.predictor + update.predictor, teacher)
+
+
+def residual(
+    encoder: Float[Array, "n m"], predictor: Float[Array, "n n"], teacher: Float[Array, "n m"], moments: Moments
+) -> Float[Array, "n m"]:
+    """R(A, B, C) = B A X − C Y, the mean of (B A x − C y) xᵀ (P Lemma 4.1)."""
+    chex.assert_equal_shape([encoder, teacher])
+    chex.assert_shape(predictor, (encoder.shape[0], encoder.shape[0]))
+    chex.assert_shape([moments.xx, moments.yx], (encoder.shape[1], encoder.shape[1]))
+    return predictor @ encoder @ moments.xx - teacher @ moments.yx
+
+
+def check_compatible(state: SiameseState, moments: Moments) -> None:
+    """ValueError unless the encoder reads as many inputs as the moments describe."""
+    if state.encoder.shape[-1] != moments.m:
+        raise ValueError(
+            f"encoder: expected {moments.m} columns, one for each input dimension of the moments, "
+            f"got shape {state.encoder.shape}"
+        )
+
+
+def _check_student(encoder: ArrayLike, predictor: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    a, b = matrix("encoder", encoder), matrix("predictor", predictor, square=True)
+    if b.shape[0] != a.shape[0]:
+        raise ValueError(
+            f"predictor: expected shape {(a.shape[0], a.shape[0])} for an encoder of shape {a.shape}, got {b.shape}"
+        )
+    dtype = jnp.result_type(a, b)
+    return a.astype(dtype), b.astype(dtype)

@@ -1,0 +1,229 @@
+"""The command line as a user meets it: what it prints, writes, refuses, and how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import jaxdyn
+from jaxdyn.cli import main
+
+FEW = ["trials", "--n-trials", "40", "--max-steps", "3000"]
+
+
+def lines(text):
+    return [line for line in text.splitlines() if line]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trails"], "unknown command 'trails', did you mean 'trials'?"),
+        (["xyz"], "unknown command 'xyz'; see jaxdyn --help"),
+        (["trials", "--nosuch", "1"], "Unrecognized options: --nosuch"),
+        (["trials", "--n", "two"], "--n"),
+        (["trials", "--n"], "--n"),
+        (["trials", "--n", "0"], "n: expected a whole number >= 1, got 0"),
+        (["trials", "--n-trials", "0"], "n_trials: expected a whole number >= 1, got 0"),
+        (["trials", "--n-trials", "-5"], "n_trials: expected a whole number >= 1, got -5"),
+        (["trials", "--lr", "0"], "lr: expected a law of positive numbers"),
+        (["trials", "--lr", "-0.1"], "lr: expected a law of positive numbers"),
+        (["trials", "--ema-decay", "1.2"], "ema_decay: expected a number in [0, 1], got 1.2"),
+        (["trials", "--weight-decay", "uniform(-1, 0.1)"], "weight_decay: expected a law of numbers >= 0"),
+        (["trials", "--rho", "gauss(0, 1)"], "rho: expected one of constant"),
+        (["trials", "--rho", "uniform(0, nan)"], "rho: expected finite"),
+        (["trials", "--algorithms", "sg", "sg"], "algorithms: expected different names"),
+        (["trials", "--algorithms", "byol"], "byol"),
+        (["trials", "--seed", "-1"], "seed: expected a whole number"),
+        (["trials", "--config"], "--config: expected a TOML file"),
+        (["trials", "--config", "missing.toml"], "missing.toml: No such file"),
+        (["flow", "--weight-decay", "-1"], "weight_decay: expected a number >= 0, got -1.0"),
+        (["flow", "--views", "missing.npz"], "missing.npz: no such file"),
+        (["flow", "--dim", "0"], "dim: expected a whole number >= 1, got 0"),
+        (["flow", "--dim", "70"], "m: expected at most 61"),
+        (["flow", "--system", "byol"], "byol"),
+        (["flow", "--t1", "inf"], "t1"),
+        (["claims", "--only", "P-9.9"], "only: unknown claim 'P-9.9'; the registry has P-balance"),
+    ],
+)
+def test_mistakes_get_one_line_and_exit_2(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(lines(captured.err)) == 1
+    assert message in captured.err
+    assert captured.err.startswith("jaxdyn: error: ")
+    assert not list(tmp_path.rglob("*.*"))  # nothing was written
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("n_trials = 5\nn_trails = 6", "unknown key 'n_trails', did you mean 'n_trials'?"),
+        ("zzz = 5", "unknown key 'zzz'"),
+        ("config = 'a.toml'", "unknown key 'config'"),
+        ("n_trials = ", "not a TOML file"),
+        ("n_trials = 'many'", "--n-trials"),
+        ("n_trials = 1.5", "--n-trials"),
+        ("n_trials = 0", "n_trials: expected a whole number >= 1, got 0"),
+        ("sensitivity = 3", "3"),
+        ("ema_decay = true", "--ema-decay"),
+        ("algorithms = ['byol']", "--algorithms"),
+        ("[trials]\nn_trials = 3", "unknown key 'trials'"),
+        ("rho = [1, 2]", "2"),
+        ("rho = 'uniform(2, 1)'", "rho: expected low < high"),
+        ("batch_size = 'x'", "--batch-size"),
+        ("engine = 'warp'", "--engine"),
+    ],
+)
+def test_bad_settings_files_get_one_line(text, message, capsys, tmp_path):
+    (tmp_path / "s.toml").write_text(text)
+    assert main(["trials", "--config", str(tmp_path / "s.toml"), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert len(lines(error)) == 1
+    assert message in error
+    assert "s.toml" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unwritable_folder_gets_one_line(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    for command in (FEW, ["flow"]):
+        assert main([*command, "--out", str(tmp_path / "file")]) == 2
+        error = capsys.readouterr().err
+        assert len(lines(error)) == 1
+        assert "out: cannot write to" in error
+
+
+def test_help_and_version_come_without_jax():
+    code = (
+        "import sys; from jaxdyn.cli import main; main(sys.argv[1:]); "
+        "heavy = {'jax', 'numpy', 'xarray', 'matplotlib', 'diffrax'} & set(sys.modules); assert not heavy, heavy"
+    )
+    for words in (["--help"], ["--version"], []):
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert ("trials" in done.stdout) != (words == ["--version"])
+    assert (
+        jaxdyn.__version__
+        in subprocess.run([sys.executable, "-m", "jaxdyn", "--version"], capture_output=True, text=True).stdout
+    )
+
+
+@pytest.mark.parametrize("command", ["trials", "flow", "claims"])
+def test_every_command_explains_its_options(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert not end.value.code
+    text = capsys.readouterr().out
+    assert "--config" in text
+    if command == "trials":
+        for option in ("--rho", "--ema-decay", "--sensitivity", "--n-trials", "--out", "--lr-cap"):
+            assert option in text
+
+
+def test_trials_writes_a_table_data_settings_and_figures(capsys, tmp_path):
+    out = tmp_path / "deep" / "out"
+    assert main([*FEW, "--seed", "4", "--encoder", "normal(0, 1)", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "SG" in printed
+    assert "92.8 %" in printed
+    assert "ours" not in printed  # not the default protocol
+    names = {path.name for path in out.iterdir()}
+    figures = {f"{name}.{end}" for name in ("trajectories", "outcomes") for end in ("png", "pdf")}
+    assert names == {"trials.nc", "trajectories.nc", "settings.toml"} | figures
+    with xr.open_dataset(out / "trials.nc", engine="scipy") as data:
+        assert data.sizes == {"algorithm": 2, "trial": 40}
+        assert data["rho"].dims == ("trial",)
+        assert data["outcome"].attrs["flag_meanings"].startswith("outer origin inner")
+        first = data["final_radius"].values.copy()
+    settings = tomllib.loads((out / "settings.toml").read_text())
+    assert settings["encoder"] == "normal(0, 1)"
+    # The settings file repeats the run.
+    again = tmp_path / "again"
+    assert main(["trials", "--config", str(out / "settings.toml"), "--out", str(again)]) == 0
+    with xr.open_dataset(again / "trials.nc", engine="scipy") as data:
+        np.testing.assert_array_equal(data["final_radius"].values, first)
+
+
+def test_the_command_line_overrides_the_file(capsys, tmp_path):
+    (tmp_path / "s.toml").write_text(
+        'n-trials = 30\nmax_steps = 500\nalgorithms = ["objective"]\nlr = "loguniform(0.01, 0.1)"\n'
+    )
+    assert main(["trials", "--config", str(tmp_path / "s.toml"), "--n-trials", "20", "--out", str(tmp_path)]) == 0
+    assert "20 trials" in capsys.readouterr().out
+    assert tomllib.loads((tmp_path / "settings.toml").read_text())["lr"] == "loguniform(0.01, 0.1)"
+
+
+@pytest.mark.slow  # many small ensembles, each compiled for its n: about 15 s
+def test_sensitivity_draws_the_family(capsys, tmp_path):
+    assert main([*FEW, "--sensitivity", "--sensitivity-trials", "10", "--out", str(tmp_path)]) == 0
+    assert {"sensitivity.nc", "sensitivity.png", "sensitivity.pdf"} <= {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.slow  # three flows on real data, each compiled: about 20 s
+def test_flow_on_digits_collapses_for_the_objective_alone(capsys, tmp_path):
+    for system in ("sg", "ema", "objective"):
+        assert (
+            main(["flow", "--views", "digits", "--dim", "6", "--system", system, "--out", str(tmp_path / system)]) == 0
+        )
+        collapsed = "(collapsed)" in capsys.readouterr().out
+        assert collapsed == (system == "objective")
+        with xr.open_dataset(tmp_path / system / "flow.nc", engine="scipy") as data:
+            assert data.attrs["status"] == "completed"
+            if system != "objective":
+                assert float(data["balance_residual"].max()) < 1e-6
+            else:
+                assert float(data["objective"].diff("time").max()) <= 1e-9
+        assert (tmp_path / system / "flow.png").stat().st_size > 10_000
+
+
+def test_flow_on_the_users_arrays(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 4))
+    np.savez(tmp_path / "views.npz", x=x, y=x + 0.3 * rng.normal(size=x.shape))
+    base = ["flow", "--views", str(tmp_path / "views.npz"), "--t1", "50", "--out", str(tmp_path)]
+    assert main([*base, "--dim", "2", "--solver", "kvaerno5"]) == 0
+    assert "modes alive at the end 2 of 2" in capsys.readouterr().out
+    assert main([*base, "--dim", "5"]) == 2
+    np.savez(tmp_path / "views.npz", x=x, y=np.ones_like(x))
+    assert main([*base, "--dim", "2"]) == 2
+    assert "y: the view is constant" in capsys.readouterr().err
+
+
+def test_claims_as_json_and_as_text(capsys):
+    assert main(["claims", "--fast", "--json", "--only", "P-trials"]) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert {"id", "statement", "verdict", "evidence"} <= set(entry)
+    assert entry["verdict"] == "reproduced within a stated family"
+    assert main(["claims", "--fast", "--only", "P-trials"]) == 0
+    assert "P-trials  REPRODUCED WITHIN A STATED FAMILY" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_interrupt_leaves_nothing_behind(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "jaxdyn", "trials", "--n-trials", "200000", "--out", str(tmp_path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(6)  # well inside the run, which takes minutes
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert lines(error) == ["jaxdyn: interrupted; no result was written"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_closed_pipe_is_no_traceback():
+    command = f"{sys.executable} -m jaxdyn claims --fast --json --only P-trials | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr

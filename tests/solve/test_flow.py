@@ -1,0 +1,130 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+from registry import EXAMPLES, moments
+from scipy.integrate import solve_ivp
+
+import jaxdyn as jd
+from jaxdyn.solve.flow import SOLVERS
+
+every_system = pytest.mark.parametrize("example", EXAMPLES.values(), ids=list(EXAMPLES))
+
+
+def decay(t, y, rate):
+    """ẏ = −rate·y"""
+    return jax.tree.map(lambda leaf: -rate * leaf, y)
+
+
+@every_system
+@pytest.mark.parametrize("solver", ["tsit5", "kvaerno5"])
+def test_flow_matches_scipy(example, solver):
+    data, state = moments(2), example.state(3, 2)
+    times = np.array([0.0, 0.7, 2.0, 6.0])
+    flat, unravel = ravel_pytree(state)
+
+    def rate(_, y):
+        return np.concatenate([part.ravel() for part in example.rates(unravel(jnp.asarray(y)), data)])
+
+    want = solve_ivp(rate, (0, 6.0), np.asarray(flat), method="DOP853", t_eval=times, rtol=1e-11, atol=1e-12)
+    path = jd.flow(example.system, state, data, 6.0, ts=times, solver=solver)
+    have = jax.vmap(lambda s: ravel_pytree(s)[0])(path.states)
+    # The flow's own tolerance is 1e-8 per step; errors add up over some hundred steps.
+    np.testing.assert_allclose(have, want.y.T, atol=2e-6)
+    assert int(path.status) == jd.Status.COMPLETED
+    np.testing.assert_array_equal(path.final.encoder, path.states.encoder[-1])
+
+
+@pytest.mark.parametrize(("solver", "order"), [("tsit5", 5), ("dopri8", 8), ("kvaerno5", 5)])
+def test_fixed_steps_converge_with_the_solvers_order(solver, order):
+    example = EXAMPLES["ema"]
+    data, state = moments(2), jax.tree.map(lambda leaf: 0.4 * leaf, example.state(3, 2))
+    exact = jd.flow(example.system, state, data, 2.0, solver="dopri8", rtol=1e-13, atol=1e-14).final
+    # Steps long enough that the error stays above rounding for the high order.
+    steps = np.array([0.5, 0.4, 0.25, 0.2]) if order == 8 else np.array([0.2, 0.1, 0.05, 0.025])
+    errors = []
+    for dt in steps:
+        final = jd.flow(example.system, state, data, 2.0, solver=solver, dt=float(dt)).final
+        errors.append(max(float(jnp.abs(h - w).max()) for h, w in zip(final, exact, strict=True)))
+    slope = np.polyfit(np.log(steps), np.log(errors), 1)[0]
+    assert slope > order - 0.5, (slope, errors)
+
+
+def test_flow_of_a_bare_field_and_any_pytree():
+    start = {"a": jnp.ones(3), "b": (jnp.full((2, 2), 2.0),)}
+    path = jd.flow(decay, start, 0.5, t1=2.0, ts=[1.0, 2.0])
+    np.testing.assert_allclose(path.states["a"], np.exp([[-0.5], [-1.0]]) * np.ones(3), rtol=1e-7)
+    np.testing.assert_allclose(path.final["b"][0], 2 * np.exp(-1.0) * np.ones((2, 2)), rtol=1e-7)
+
+
+def test_steady_state_stop_holds_the_state():
+    system, data = jd.StopGradient(0.05), jd.Moments.scalar(1.0, 0.9)
+    start = system.state(encoder=[[0.9], [0.1]], predictor=[[0.8, 0.0], [0.0, 0.3]])
+    path = jd.flow(system, start, data, 1e5, ts=[10.0, 1e4, 1e5], steady_tolerance=1e-8, solver="kvaerno5")
+    assert int(path.status) == jd.Status.CONVERGED
+    assert 10 < float(path.stopped_at) < 1e4
+    np.testing.assert_array_equal(path.states.encoder[1], path.states.encoder[2])
+    radius = (0.9 + np.sqrt(0.81 - 0.2)) / 2
+    np.testing.assert_allclose(np.linalg.norm(path.final.encoder), radius, rtol=1e-6)
+
+
+def test_failures_are_statuses_not_exceptions():
+    path = jd.flow(decay, jnp.ones(2), 1.0, t1=10.0, max_steps=3)
+    assert int(path.status) == jd.Status.OUT_OF_STEPS
+    assert float(path.stopped_at) < 10
+    assert np.isfinite(path.final).all()
+    blow_up = jd.flow(lambda t, y, _: y**2, jnp.ones(1), None, t1=5.0, max_steps=2000)
+    assert int(blow_up.status) in (jd.Status.OUT_OF_STEPS, jd.Status.DIVERGED)
+    assert float(blow_up.stopped_at) < 1.0 + 1e-6  # the solution 1/(1 − t) ends at 1
+
+
+def test_stiff_flow_takes_few_implicit_steps():
+    rho, tau, lam = 1e-3, 0.9, 0.05
+    system, data = jd.StopGradient(lam), jd.Moments.scalar(rho, tau)
+    start = system.state(encoder=[[1.0], [0.5]], predictor=[[1.0, 0.0], [0.0, 0.5]])
+    explicit = jd.flow(system, start, data, 200.0)
+    implicit = jd.flow(system, start, data, 200.0, solver="kvaerno5")
+    np.testing.assert_allclose(implicit.final.encoder, explicit.final.encoder, rtol=1e-4)
+    assert int(implicit.n_steps) * 20 < int(explicit.n_steps)
+
+
+def test_flow_computes_in_the_states_dtype():
+    path = jd.flow(decay, jnp.ones(2, jnp.float32), np.float32(1.0), t1=1.0)
+    assert path.final.dtype == jnp.float32
+    np.testing.assert_allclose(path.final, np.exp(-1.0), rtol=1e-4)
+
+
+def test_flow_under_vmap_and_grad():
+    rates = jnp.array([0.5, 1.0, 2.0])
+    finals = jax.vmap(lambda rate: jd.flow(decay, jnp.ones(1), rate, t1=1.0).final)(rates)
+    np.testing.assert_allclose(finals[:, 0], np.exp(-rates), rtol=1e-7)
+    slope = jax.grad(lambda rate: jd.flow(decay, jnp.ones(1), rate, t1=1.0).final[0])(0.5)
+    np.testing.assert_allclose(slope, -np.exp(-0.5), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"t1": 0.0}, "t1"),
+        ({"t1": 1.0, "ts": [0.5, 0.2]}, "ts: expected increasing"),
+        ({"t1": 1.0, "ts": [0.5, 2.0]}, "ts: expected finite times in"),
+        ({"t1": 1.0, "ts": []}, "ts: expected a non-empty"),
+        ({"t1": 1.0, "solver": "euler"}, "solver: expected one of tsit5"),
+        ({"t1": 1.0, "rtol": -1.0}, "rtol"),
+        ({"t1": 1.0, "dt": 0.0}, "dt"),
+        ({"t1": 1.0, "max_steps": 0}, "max_steps"),
+        ({"t1": 1.0, "steady_tolerance": 0.0}, "steady_tolerance"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        jd.flow(decay, jnp.ones(1), 1.0, **arguments)
+
+
+def test_mismatched_moments_and_systems_are_named():
+    with pytest.raises(ValueError, match="encoder: expected 3 columns"):
+        jd.flow(EXAMPLES["sg"].system, EXAMPLES["sg"].state(2, 1), moments(3), 1.0)
+    with pytest.raises(ValueError, match="state: expected floating"):
+        jd.flow(decay, jnp.ones(1, int), 1.0, 1.0)
+    assert set(SOLVERS) == {"tsit5", "dopri8", "kvaerno5"}

@@ -1,0 +1,101 @@
+import jax
+import numpy as np
+import pytest
+
+from jaxdyn.moments import Moments
+from jaxdyn.views import digits_views, load_views
+
+
+def test_digits_views_are_two_views_of_the_same_images():
+    views = digits_views(jax.random.key(0), 5, copies=2)
+    assert views.source.shape == views.target.shape == (2 * 1797, 5)
+    moments = Moments.from_views(*views)
+    assert moments.is_realisable
+    # Exchangeable views: Y is symmetric and X = Z up to sampling; paired: Y is well above zero.
+    np.testing.assert_allclose(moments.xx, moments.required_yy("the test"), atol=0.1)
+    np.testing.assert_allclose(moments.yx, moments.yx.T, atol=0.1)
+    assert (np.linalg.eigvalsh((moments.yx + moments.yx.T) / 2) > 0).all()
+    shuffled = Moments.from_views(views.source, np.roll(views.target, 700, axis=0))
+    assert np.linalg.norm(shuffled.yx) < 0.5 * np.linalg.norm(moments.yx)
+
+
+def test_undistorted_digits_have_unit_mean_variance_and_equal_views():
+    views = digits_views(jax.random.key(0), 8, copies=1, shift=0, noise=0.0, masked=0.0)
+    np.testing.assert_array_equal(views.source, views.target)
+    np.testing.assert_allclose(np.mean(views.source, 0), 0, atol=1e-10)
+    covariance = np.asarray(views.source.T @ views.source) / len(views.source)
+    np.testing.assert_allclose(np.trace(covariance) / 8, 1, atol=1e-9)
+    np.testing.assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-9)
+
+
+def test_views_repeat_with_the_key():
+    first, again, other = (digits_views(jax.random.key(k), 2, copies=1) for k in (0, 0, 1))
+    np.testing.assert_array_equal(first.source, again.source)
+    assert not np.array_equal(first.source, other.source)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"m": 0}, "m: expected"), ({"m": 64}, "m: expected at most 61"), ({"m": 2, "noise": -1.0}, "noise"),
+     ({"m": 2, "masked": 1.5}, "masked"), ({"m": 2, "copies": 0}, "copies"), ({"m": 2, "shift": 8}, "shift")],
+)  # fmt: skip
+def test_bad_augmentations_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        digits_views(jax.random.key(0), **arguments)
+
+
+@pytest.fixture
+def arrays():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40, 2, 3))
+    return x, x + 0.1 * rng.normal(size=x.shape)
+
+
+def test_user_files_in_every_accepted_form(tmp_path, arrays):
+    x, y = arrays
+    np.savez(tmp_path / "named.npz", x=x, y=y, label=np.arange(40))
+    np.savez(tmp_path / "two.npz", x, y)
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "y.npy", y)
+    for location in ("named.npz", "two.npz"):
+        views = load_views(str(tmp_path / location))
+        np.testing.assert_array_equal(views.source, x.reshape(40, 6))
+        np.testing.assert_array_equal(views.target, y.reshape(40, 6))
+    views = load_views(f"{tmp_path / 'x.npy'},{tmp_path / 'y.npy'}", m=3)
+    assert views.source.shape == (40, 3)
+    # The projection keeps what varies most: its variance is the sum of the largest eigenvalues.
+    both = np.concatenate([x, y]).reshape(80, 6)
+    top = np.linalg.eigvalsh(np.cov(both.T, bias=True))[-3:].sum()
+    kept = np.concatenate([views.source, views.target]).var(0).sum()
+    np.testing.assert_allclose(kept, top)
+
+
+def test_unreadable_view_files_get_one_line(tmp_path, arrays):
+    x, _ = arrays
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "short.npy", x[:10])
+    np.save(tmp_path / "narrow.npy", x[:, :1])
+    np.savez(tmp_path / "three.npz", a=x, b=x, c=x)
+    (tmp_path / "text.npz").write_text("not an archive")
+    (tmp_path / "empty.npy").touch()
+    np.save(tmp_path / "objects.npy", np.array([{}, {}], dtype=object), allow_pickle=True)
+    cut = (tmp_path / "x.npy").read_bytes()
+    (tmp_path / "cut.npy").write_bytes(cut[: len(cut) // 2])
+    at = lambda name: str(tmp_path / name)  # noqa: E731
+    for location, message in [
+        (at("missing.npz"), "no such file"),
+        (at("text.npz"), "not a readable"),
+        (at("empty.npy"), "expected an .npz|not a readable"),
+        (at("cut.npy"), "not a readable"),
+        (at("objects.npy"), "not a readable"),
+        (at("x.npy"), "expected an .npz file with two arrays"),
+        (at("three.npz"), "expected arrays named x and y"),
+        (f"{at('x.npy')},{at('short.npy')}", "y: expected as many samples"),
+        (f"{at('x.npy')},{at('narrow.npy')}", "same size"),
+        (str(tmp_path), "not a readable"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            load_views(location)
+    np.savez(tmp_path / "good.npz", x=x, y=x)
+    with pytest.raises(ValueError, match="m: expected at most 6"):
+        load_views(at("good.npz"), m=7)
