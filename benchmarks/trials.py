@@ -7,7 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxdyn.ensemble.protocol import Protocol
-from jaxdyn.ensemble.trials import ALGORITHMS, ENGINES, run_trials
+from jaxdyn.ensemble.engines import ENGINES
+from jaxdyn.ensemble.trials import run_trials
+from jaxdyn.names import ALGORITHMS
 from jaxdyn.status import Status
 
 NAME = "m = 1 trials, default protocol, draws to verdicts"

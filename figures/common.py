@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from jaxdyn.storage import prepare_folder, save_dataset, save_figure
+from jaxdyn.storage import check_folder, save_dataset, save_figure, staged
 
 
 def options(description: str | None) -> argparse.Namespace:
@@ -16,6 +16,8 @@ def options(description: str | None) -> argparse.Namespace:
 
 def save(name: str, dataset, fig, out: Path) -> None:
     """Write NAME.nc, NAME.pdf and NAME.png."""
-    folder = prepare_folder(out)
-    for path in (save_dataset(dataset, folder / f"{name}.nc"), *save_figure(fig, folder / name)):
-        print(path)
+    folder = check_folder(out)
+    with staged(folder) as stage:
+        written = [save_dataset(dataset, stage / f"{name}.nc"), *save_figure(fig, stage / name)]
+    for path in written:
+        print(folder / path.name)

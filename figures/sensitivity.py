@@ -14,6 +14,6 @@ from jaxdyn.plotting.trials import sensitivity_panels
 
 settings = options(__doc__)
 dataset = sensitivity(Protocol(max_steps=5000), 10) if settings.fast else sensitivity(Protocol(), 2000)
-with figure(1, 3, height=3.4) as (fig, axes):
+with figure(2, 2, height=6.0) as (fig, axes):
     sensitivity_panels(axes, dataset)
     save("sensitivity", dataset, fig, settings.out)

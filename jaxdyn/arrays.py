@@ -52,15 +52,41 @@ def matrix(name: str, value: Any, *, square: bool = False) -> jax.Array:
 
 
 def scalar(name: str, value: Any, *, low: float = -math.inf, high: float = math.inf, above: float | None = None) -> Any:
-    """A real number, possibly an array of them or traced, each in [low, high] and > `above`.
+    """One real number in [low, high] and > `above`; a traced one is taken as it is.
 
     Python and NumPy numbers come back as `float`, so that no digit is lost before the dtype of a
-    computation is known; arrays and traced values come back as they are.
+    computation is known; JAX arrays and traced values come back as they are. Batches of numbers are
+    made by `jax.vmap`, outside.
     """
-    if is_traced(value):
+    if isinstance(value, Tracer):
         return value
     if isinstance(value, np.ndarray | jax.Array):
-        for extreme in (np.min(value), np.max(value)):
-            checks.number(name, float(extreme), low=low, high=high, above=above)
-        return value
+        if value.ndim or not (jnp.issubdtype(value.dtype, jnp.floating) or value.dtype.kind in "iu"):
+            raise ValueError(f"{name}: expected one real number, got an array {value.dtype}{list(value.shape)}")
+        number = checks.number(name, float(value), low=low, high=high, above=above)
+        return value if isinstance(value, jax.Array) else number
     return checks.number(name, value, low=low, high=high, above=above)
+
+
+def floating_state(state: Any) -> tuple[Any, np.dtype]:
+    """The state with array leaves of one floating dtype, and that dtype; ValueError otherwise."""
+    try:
+        arrays = [jnp.asarray(leaf) for leaf in jax.tree.leaves(state)]
+    except (TypeError, ValueError):
+        raise ValueError(f"state: expected a pytree of floating arrays, got {type(state).__name__}") from None
+    if not arrays:
+        raise ValueError("state: expected a pytree with at least one array")
+    dtype = jnp.result_type(*arrays)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"state: expected floating arrays, got {dtype}")
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), state), dtype
+
+
+def traceable(tree: Any, dtype: Any) -> Any:
+    """The tree with its Python and array floats in the given dtype, so that no number is compiled in."""
+
+    def convert(leaf):
+        floating = isinstance(leaf, float) or (hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating))
+        return jnp.asarray(leaf, dtype) if floating else leaf
+
+    return jax.tree.map(convert, tree)

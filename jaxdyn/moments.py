@@ -81,7 +81,8 @@ class Moments(eqx.Module):
         """m = 1: E[x²] = `rho`, E[yx] = `tau`, E[y²] = `target` (P §4.3).
 
         Without `target`, yy is the smallest value not below `rho` for which the views exist,
-        max(ρ, τ²/ρ): views of equal power where that is possible.
+        max(ρ, τ²/ρ): views of equal power where that is possible. (ρ = 0 with τ ≠ 0 has no such
+        value; yy is |τ| then.)
         """
         rho, tau = scalar("rho", rho, low=0), scalar("tau", tau)
         rho, tau = (jnp.asarray(value, float_dtype(value)) for value in (rho, tau))
@@ -109,12 +110,11 @@ class Moments(eqx.Module):
 
         Σˢ = Σᵘ + Σⁿ, Σᵈ = Σᵘ. Both arguments have shape [m, m].
         """
-        signal = cls(data, jnp.asarray(data))
-        disturbance = cls(noise, jnp.asarray(noise))
-        if signal.m != disturbance.m:
-            raise ValueError(f"noise: expected shape {signal.xx.shape} like data, got {disturbance.xx.shape}")
-        total = signal.xx + disturbance.xx
-        return cls(total, signal.xx, total)
+        signal, disturbance = _second_moment("data", data), _second_moment("noise", noise)
+        if signal.shape != disturbance.shape:
+            raise ValueError(f"noise: expected shape {signal.shape} like data, got {disturbance.shape}")
+        total = signal + disturbance
+        return cls(total, signal, total)
 
     @classmethod
     def multiplicative_scrambling(cls, data: ArrayLike, subspace: ArrayLike) -> "Moments":
@@ -130,9 +130,9 @@ class Moments(eqx.Module):
             data: Σ, shape [m, m].
             subspace: U, shape [m, k], orthonormal columns that span what augmentation scrambles.
         """
-        sigma = cls(data, jnp.asarray(data)).xx
-        u = jnp.asarray(subspace, sigma.dtype)
-        if u.ndim != 2 or u.shape[0] != sigma.shape[0] or not 1 <= u.shape[1] <= u.shape[0]:
+        sigma = _second_moment("data", data)
+        u = matrix("subspace", subspace).astype(sigma.dtype)
+        if u.shape[0] != sigma.shape[0] or not 1 <= u.shape[1] <= u.shape[0]:
             raise ValueError(f"subspace: expected shape ({sigma.shape[0]}, k) with 1 <= k <= m, got {u.shape}")
         if not is_traced(u) and not np.allclose(u.T @ u, np.eye(u.shape[1]), atol=rounding_slack(u.dtype)):
             raise ValueError("subspace: expected orthonormal columns (Uᵀ U = I)")
@@ -200,8 +200,8 @@ def check_views(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         if view.ndim < 2:
             raise ValueError(f"{name}: expected shape [samples, features...], got {view.shape}")
         view = view.reshape(view.shape[0], -1)
-        if view.dtype.kind != "f":
-            view = view.astype(np.float64)
+        if view.dtype.kind != "f" or view.dtype.itemsize < 4:
+            view = view.astype(np.float64)  # also float16, whose products overflow
         if view.shape[0] < 2 or view.shape[1] < 1:
             raise ValueError(f"{name}: expected at least two samples and one feature, got {view.shape}")
         if not np.isfinite(view).all():
@@ -215,6 +215,12 @@ def check_views(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
             "row i of both must be two views of the same sample"
         )
     return checked[0], checked[1]
+
+
+def _second_moment(name: str, value: ArrayLike) -> jax.Array:
+    array = matrix(name, value, square=True)
+    _check_semidefinite(name, array)
+    return array
 
 
 def _check_semidefinite(name: str, array: jax.Array) -> None:

@@ -1,9 +1,11 @@
-"""Writing results: each file appears whole or not at all."""
+"""Writing results: a run's files appear together and whole, or not at all."""
 
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,46 +14,58 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def prepare_folder(location: str | Path) -> Path:
-    """The output folder, made if need be and seen to be writable; ValueError if it cannot be."""
+def check_folder(location: str | Path) -> Path:
+    """The output folder, which may not exist yet; ValueError if it cannot be made or written to."""
     folder = Path(location).expanduser()
+    nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not nearest.is_dir():
+        raise ValueError(f"out: cannot write to {folder}: {nearest} is not a folder")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=nearest):
             pass
     except OSError as error:
         raise ValueError(f"out: cannot write to {folder}: {error.strerror or error}") from None
     return folder
 
 
-def write_whole(path: Path, write: Callable[[Path], Any]) -> Path:
-    """Let `write` fill a temporary file beside `path`, then move it there in one step."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".partial-", suffix=path.suffix)
-    os.close(handle)
+@contextmanager
+def staged(folder: Path) -> Iterator[Path]:
+    """A temporary folder whose files move to `folder` together when the block ends well, and vanish otherwise."""
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    stage = Path(tempfile.mkdtemp(dir=folder, prefix=".partial-"))
     try:
-        write(Path(name))
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
+        yield stage
+        for path in sorted(stage.iterdir()):
+            os.replace(path, folder / path.name)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        shutil.rmtree(stage, ignore_errors=True)
+        for place in made:
+            with suppress(OSError):
+                place.rmdir()
         raise
-    return path
+    stage.rmdir()
 
 
 def save_dataset(dataset: "xr.Dataset", path: Path) -> Path:
     """Write a NetCDF file (version 3, 64-bit offsets: read by everything)."""
-    return write_whole(path, lambda p: dataset.to_netcdf(p, engine="scipy", format="NETCDF3_64BIT"))
+    dataset.to_netcdf(path, engine="scipy", format="NETCDF3_64BIT")
+    return path
 
 
 def save_figure(figure: "Figure", path: Path) -> list[Path]:
     """Write a figure as PDF and PNG, with `path`'s name."""
-    return [write_whole(path.with_suffix(end), lambda p: figure.savefig(p)) for end in (".pdf", ".png")]
+    paths = [path.with_suffix(end) for end in (".pdf", ".png")]
+    for each in paths:
+        figure.savefig(each)
+    return paths
 
 
 def save_settings(settings: dict[str, Any], path: Path) -> Path:
     """Write flat settings as TOML; None is left out, as TOML has no such value."""
     lines = [f"{name} = {_toml(value)}" for name, value in settings.items() if value is not None]
-    return write_whole(path, lambda p: p.write_text("\n".join(lines) + "\n", encoding="utf-8"))
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
 
 
 def _toml(value: Any) -> str:
@@ -59,9 +73,3 @@ def _toml(value: Any) -> str:
         return f"[{', '.join(_toml(part) for part in value)}]"
     # JSON's strings, numbers and booleans are TOML's, too.
     return json.dumps(value, ensure_ascii=False)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

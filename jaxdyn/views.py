@@ -1,6 +1,6 @@
 """Real paired views: scikit-learn's bundled digits under random augmentation, and the user's own arrays."""
 
-import zipfile
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,26 +64,28 @@ def digits_views(
     return Views(project(one_view(keys[0], images)), project(one_view(keys[1], images)))
 
 
-def load_views(location: str, m: int | None = None) -> Views:
-    """Paired views from a file of the user's, projected to m dimensions where they have more.
+def load_views(location: str | os.PathLike[str], m: int | None = None) -> Views:
+    """Paired views from a file of the user's, projected to m dimensions if that is asked for.
 
     Args:
         location: an `.npz` file with two arrays named x and y (or just two arrays), or two `.npy`
             files separated by a comma. Trailing axes are flattened.
         m: dimensions kept; the projection is on the principal components of both views together,
-            centred by their common mean. Default: the views as they are.
+            centred by their common mean. Default: the views as they are, neither centred nor turned.
 
     Raises:
         ValueError: one line that says what is wrong with the file or the arrays.
     """
+    m = None if m is None else whole_number("m", m)
+    location = os.fspath(location)
     x, y = check_views(*_read_pair(location))
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"{location}: expected views of the same size, got {x.shape[1]} and {y.shape[1]} features")
     if m is not None and m > x.shape[1]:
         raise ValueError(f"m: expected at most {x.shape[1]}, the views' number of features, got {m}")
     dtype = float_dtype(None)
-    if m is not None and m < x.shape[1]:
-        mean, basis, _ = _principal_components(np.concatenate([x, y]), whole_number("m", m))
+    if m is not None:
+        mean, basis, _ = _principal_components(np.concatenate([x, y]), m)
         x, y = (x - mean) @ basis, (y - mean) @ basis
     return Views(jnp.asarray(x, dtype), jnp.asarray(y, dtype))
 
@@ -143,5 +145,5 @@ def _read(location: str) -> Any:
             return loaded
         with loaded:
             return dict(loaded)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+    except Exception:  # damaged archives raise almost anything: zlib, zipfile, tokenizer, pickle errors
         raise ValueError(f"{location}: not a readable .npz or .npy file of plain numeric arrays") from None

@@ -106,6 +106,12 @@ def test_scrambling_arguments_are_checked():
         Moments.multiplicative_scrambling(np.eye(3), np.ones((2, 1)))
     with pytest.raises(ValueError, match="noise: expected shape"):
         Moments.additive_scrambling(np.eye(3), np.eye(2))
+    with pytest.raises(ValueError, match="noise: expected a positive semidefinite"):
+        Moments.additive_scrambling(np.eye(2), -np.eye(2))
+    with pytest.raises(ValueError, match="data: expected a rectangular"):
+        Moments.multiplicative_scrambling([[1.0, 2.0], [3.0]], np.eye(2))
+    with pytest.raises(ValueError, match="rho: expected one real number"):
+        Moments.scalar(np.array([1.0, 2.0]), 0.5)
     with pytest.raises(ValueError, match="sigma"):
         Moments.isotropic(2, -1.0)
     with pytest.raises(ValueError, match="m: expected a whole number"):

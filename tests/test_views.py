@@ -61,6 +61,8 @@ def test_user_files_in_every_accepted_form(tmp_path, arrays):
         views = load_views(str(tmp_path / location))
         np.testing.assert_array_equal(views.source, x.reshape(40, 6))
         np.testing.assert_array_equal(views.target, y.reshape(40, 6))
+    centred = load_views(tmp_path / "named.npz", m=6)  # asked for all dimensions: centred and turned all the same
+    np.testing.assert_allclose(np.mean([centred.source, centred.target], (0, 1)), 0, atol=1e-12)
     views = load_views(f"{tmp_path / 'x.npy'},{tmp_path / 'y.npy'}", m=3)
     assert views.source.shape == (40, 3)
     # The projection keeps what varies most: its variance is the sum of the largest eigenvalues.
@@ -96,6 +98,13 @@ def test_unreadable_view_files_get_one_line(tmp_path, arrays):
     ]:
         with pytest.raises(ValueError, match=message):
             load_views(location)
-    np.savez(tmp_path / "good.npz", x=x, y=x)
+    np.savez_compressed(tmp_path / "good.npz", x=x, y=x)
+    whole = (tmp_path / "good.npz").read_bytes()
+    for place in range(60, len(whole), 97):  # one damaged byte anywhere: read anyway, or refused in a line
+        (tmp_path / "damaged.npz").write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            load_views(at("damaged.npz"))
+        except ValueError as error:
+            assert "damaged.npz" in str(error) or "x" in str(error)
     with pytest.raises(ValueError, match="m: expected at most 6"):
         load_views(at("good.npz"), m=7)

@@ -10,7 +10,7 @@ from ..systems.siamese import Objective, Siamese, SiameseState
 def balance(system: Siamese, state: SiameseState) -> Float[Array, "n n"]:
     """K = A Aᵀ − Bᵀ B / α_p, which decays as e^{−2λt} along the flow of SG and EMA (any teacher).
 
-    Holds for equal weight decays λ of encoder and predictor (P §4, balance lemma; T Thm 1).
+    Holds for equal weight decays λ of encoder and predictor and α_p > 0 (P §4, balance lemma; T Thm 1).
     """
     return state.encoder @ state.encoder.T - state.predictor.T @ state.predictor / system.predictor_lr_ratio
 

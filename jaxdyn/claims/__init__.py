@@ -1,6 +1,16 @@
 """The registry, filled: importing this package registers every claim."""
 
-from . import linear, random_trials
+from . import linear, random_trials, tian_modes, tian_observations, tian_theorems
 from .base import CLAIMS, Claim, Evidence, Verdict
 
-__all__ = ["CLAIMS", "Claim", "Evidence", "Verdict", "linear", "random_trials"]
+__all__ = [
+    "CLAIMS",
+    "Claim",
+    "Evidence",
+    "Verdict",
+    "linear",
+    "random_trials",
+    "tian_modes",
+    "tian_observations",
+    "tian_theorems",
+]

@@ -5,9 +5,11 @@ numbers, and breaking a formula of the library must turn the claims that rest on
 """
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 
 class Verdict(enum.StrEnum):
@@ -54,6 +56,11 @@ def claim(id: str, *, source: str, statement: str) -> Callable[[Callable[[bool],
         return CLAIMS[id]
 
     return register
+
+
+def worst(values: Iterable[Any]) -> float:
+    """The largest of all entries; infinite if any is not finite, so that no failed computation passes."""
+    return max(float(np.max(np.where(np.isfinite(value), value, np.inf))) for value in map(np.asarray, values))
 
 
 def verdict_if(holds: bool, otherwise: Verdict = Verdict.CONTRADICTED) -> Verdict:

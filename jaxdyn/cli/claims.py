@@ -33,13 +33,14 @@ def main(arguments: list[str]) -> int:
     if unknown:
         raise ValueError(f"only: unknown claim {unknown[0]!r}; the registry has {', '.join(CLAIMS)}")
     chosen = [claim for claim in CLAIMS.values() if not settings.only or claim.id in settings.only]
-    results = []
+    results, verdicts = [], []
     for claim in chosen:
         if sys.stderr.isatty():
             print(f"computing {claim.id} …", end="\r", file=sys.stderr, flush=True)
         evidence = claim.compute(settings.fast)
         if sys.stderr.isatty():
             print(" " * 40, end="\r", file=sys.stderr, flush=True)
+        verdicts.append((claim, evidence.verdict))
         if settings.json:
             results.append(
                 {"id": claim.id, "source": claim.source, "statement": claim.statement}
@@ -49,7 +50,17 @@ def main(arguments: list[str]) -> int:
             print(_paragraph(claim, evidence), flush=True)
     if settings.json:
         print(json.dumps(results, indent=2, ensure_ascii=False))
+    else:
+        print(_table(verdicts))
     return 0
+
+
+def _table(verdicts) -> str:
+    """One line a claim: id, verdict, statement cut to the terminal's width."""
+    width = max(60, min(160, shutil.get_terminal_size((120, 24)).columns))
+    rows = [f"{claim.id:14} {verdict!s:34} {' '.join(claim.statement.split())}" for claim, verdict in verdicts]
+    rows = [row if len(row) <= width else row[: width - 1] + "…" for row in rows]
+    return "\n".join([f"{'claim':14} {'verdict':34} statement", "-" * width, *rows])
 
 
 def _paragraph(claim, evidence) -> str:

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from ..checks import number, one_of, whole_number
-from ..storage import prepare_folder, save_dataset, save_figure, save_settings
+from ..names import ALGORITHMS, SOLVERS
+from ..storage import check_folder, save_dataset, save_figure, save_settings, staged
 from .settings import as_toml, read_settings
-
-SYSTEMS = ("sg", "ema", "objective")
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,8 @@ class Settings:
         whole_number("seed", self.seed, low=0, high=2**32 - 1)
         if self.n is not None:
             whole_number("n", self.n)
-        one_of("system", self.system, SYSTEMS)
-        one_of("solver", self.solver, ("tsit5", "dopri8", "kvaerno5"))
+        one_of("system", self.system, tuple(ALGORITHMS))
+        one_of("solver", self.solver, SOLVERS)
         for name in ("weight_decay", "ema_rate"):
             number(name, getattr(self, name), low=0)
         for name in ("predictor_lr_ratio", "t1", "scale"):
@@ -62,7 +61,7 @@ class Settings:
 
 def main(arguments: list[str]) -> int:
     settings = read_settings(Settings, "flow", arguments)
-    folder = prepare_folder(settings.out)
+    folder = check_folder(settings.out)
     began = time.perf_counter()
 
     import jax
@@ -96,13 +95,14 @@ def main(arguments: list[str]) -> int:
             settings=as_toml(settings),
         )
     print(_summary(settings, dataset))
-    written = [
-        save_dataset(dataset, folder / "flow.nc"),
-        save_settings(as_toml(settings), folder / "settings.toml"),
-    ]
-    with figure(1, 3, height=2.6) as (fig, axes):
-        spectrum_panels(axes, dataset)
-        written += save_figure(fig, folder / "flow")
+    with staged(folder) as stage:
+        written = [
+            save_dataset(dataset, stage / "flow.nc"),
+            save_settings(as_toml(settings), stage / "settings.toml"),
+        ]
+        with figure(1, 3, height=2.6) as (fig, axes):
+            spectrum_panels(axes, dataset)
+            written += save_figure(fig, stage / "flow")
     print(f"wrote {', '.join(path.name for path in written)} to {folder} in {time.perf_counter() - began:.1f} s")
     return 0
 
@@ -114,7 +114,7 @@ def _summary(settings: Settings, dataset) -> str:
     names = {"balance": "balance", "balance_residual": "its residual", "objective": "E", "surrogate": "F"}
     lines = [
         f"{settings.system} on {settings.views}, m = {settings.dim}, λ = {settings.weight_decay:g}: "
-        f"{dataset.attrs['status'].replace('_', ' ')} at t = {settings.t1:g}",
+        f"{dataset.attrs['status'].replace('_', ' ')} at t = {dataset.attrs['stopped_at']:g}",
         f"  spectrum of S, t = 0   {values(first)}",
         f"  spectrum of S, end     {values(last)}",
         f"  modes alive at the end {alive} of {settings.dim}"
@@ -124,6 +124,8 @@ def _summary(settings: Settings, dataset) -> str:
             for name, label in names.items()
         ),
     ]
+    if dataset.attrs["stopped_at"] < settings.t1:
+        lines.append(f"  stopped before t = {settings.t1:g}: later times repeat the last state; try --solver kvaerno5")
     return "\n".join(lines)
 
 

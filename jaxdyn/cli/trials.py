@@ -1,6 +1,7 @@
 """`jaxdyn trials`: the table of the random m = 1 experiment, its data and its figures."""
 
 import dataclasses
+import json
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +10,8 @@ from typing import Literal
 
 from ..checks import one_of, whole_number
 from ..ensemble.protocol import Protocol
-from ..storage import prepare_folder, save_dataset, save_figure, save_settings
+from ..names import ALGORITHMS, DTYPES, ENGINES
+from ..storage import check_folder, save_dataset, save_figure, save_settings, staged
 from .settings import as_toml, read_settings
 
 
@@ -27,14 +29,14 @@ class Settings(Protocol):
     """Seed of the experiment; trial i depends on (seed, i) alone."""
     algorithms: tuple[Literal["sg", "ema", "objective"], ...] = ("sg", "ema")
     """Which procedures to run."""
-    engine: Literal["xla"] = "xla"
+    engine: Literal[ENGINES] = "xla"  # type: ignore[valid-type]
     """What runs the trials."""
     dtype: Literal["float64", "float32"] = "float64"
     """Precision of the runs."""
     batch_size: int | None = None
-    """Trials in flight at once; bounds memory, changes no result."""
+    """Trials drawn and held at once; bounds memory, changes no result."""
     sensitivity: bool = False
-    """Also vary the initial law, n and ema_decay: a figure of the family around the published pair."""
+    """Also vary the initial law, n and ema_decay of SG and EMA: a figure of the family around the published pair."""
     sensitivity_trials: int = 2000
     """Trials of each setting in --sensitivity."""
     out: Path = Path("results/trials")
@@ -50,9 +52,11 @@ class Settings(Protocol):
         if not self.algorithms or len(set(self.algorithms)) < len(self.algorithms):
             raise ValueError(f"algorithms: expected different names, got {' '.join(self.algorithms) or 'none'}")
         for name in self.algorithms:
-            one_of("algorithms", name, ("sg", "ema", "objective"))
-        one_of("engine", self.engine, ("xla",))
-        one_of("dtype", self.dtype, ("float64", "float32"))
+            one_of("algorithms", name, tuple(ALGORITHMS))
+        one_of("engine", self.engine, ENGINES)
+        one_of("dtype", self.dtype, DTYPES)
+        if self.dtype == "float32" and self.tolerance < 1e-6:
+            raise ValueError(f"tolerance: float32 cannot resolve {self.tolerance:g}; use at least 1e-6, or float64")
         if self.batch_size is not None:
             whole_number("batch_size", self.batch_size)
 
@@ -64,7 +68,7 @@ class Settings(Protocol):
 
 def main(arguments: list[str]) -> int:
     settings = read_settings(Settings, "trials", arguments)
-    folder = prepare_folder(settings.out)
+    folder = check_folder(settings.out)
     began = time.perf_counter()
 
     from ..ensemble.table import format_table
@@ -94,9 +98,10 @@ def main(arguments: list[str]) -> int:
     files = {"trials.nc": _together(results), "trajectories.nc": portrait()}
     if settings.sensitivity:
         files["sensitivity.nc"] = _sensitivity(settings)
-    written = [save_dataset(dataset, folder / name) for name, dataset in files.items()]
-    written.append(save_settings(as_toml(settings), folder / "settings.toml"))
-    written += _draw(folder, files, results)
+    with staged(folder) as stage:
+        written = [save_dataset(dataset, stage / name) for name, dataset in files.items()]
+        written.append(save_settings(as_toml(settings), stage / "settings.toml"))
+        written += _draw(stage, files, results)
     print(f"\nwrote {', '.join(path.name for path in written)}\nto {folder} in {time.perf_counter() - began:.1f} s")
     return 0
 
@@ -108,8 +113,12 @@ def _together(results):
     shared = ["rho", "tau", "weight_decay", "lr", "discriminant", "epsilon", "start_radius"]
     first = next(iter(results.values()))
     parts = [dataset.drop_vars(shared) for dataset in results.values()]
-    joined = xr.concat(parts, xr.Variable("algorithm", list(results)), combine_attrs="drop_conflicts")
-    return xr.merge([first[shared], joined], combine_attrs="drop_conflicts")
+    joined = xr.concat(parts, xr.Variable("algorithm", list(results)), combine_attrs="drop")
+    together = xr.merge([first[shared], joined], combine_attrs="drop")
+    own = json.loads(first.attrs["settings"]) | {"algorithm": list(results)}
+    return together.assign_attrs(
+        first.attrs | {"title": "m = 1 trials", "algorithm": ", ".join(results), "settings": json.dumps(own)}
+    )
 
 
 def _sensitivity(settings: Settings):
@@ -117,7 +126,15 @@ def _sensitivity(settings: Settings):
 
     protocol = settings.protocol
     with progress_bar(n_sensitivity_trials(protocol, settings.sensitivity_trials), "sensitivity") as progress:
-        return sensitivity(protocol, settings.sensitivity_trials, settings.seed, progress=progress)
+        return sensitivity(
+            protocol,
+            settings.sensitivity_trials,
+            settings.seed,
+            engine=settings.engine,
+            dtype=settings.dtype,
+            batch_size=settings.batch_size,
+            progress=progress,
+        )
 
 
 def _draw(folder: Path, files, results) -> list[Path]:
@@ -133,7 +150,7 @@ def _draw(folder: Path, files, results) -> list[Path]:
             outcome_map(ax, dataset, algorithm)
         written += save_figure(fig, folder / "outcomes")
     if "sensitivity.nc" in files:
-        with figure(1, 3, height=3.4) as (fig, axes):
+        with figure(2, 2, height=6.0) as (fig, axes):
             sensitivity_panels(axes, files["sensitivity.nc"])
             written += save_figure(fig, folder / "sensitivity")
     return written

@@ -38,10 +38,11 @@ def draw_trials(protocol: Protocol, seed: int, indices: np.ndarray) -> Draw:
     """
     laws = [protocol.law(name) for name in ("rho", "tau", "weight_decay", "lr", "encoder", "predictor")]
     draw = _draw_for(tuple(law.kind for law in laws), protocol.n, protocol.discriminant, protocol.lr_cap is not None)
-    with jax.enable_x64(True):
+    # The generator is part of what (seed, i) means: neither its kind nor its layout is left to global settings.
+    with jax.enable_x64(True), jax.threefry_partitionable(True):
         parameters = [jnp.asarray(law.parameters, jnp.float64) for law in laws]
         cap = jnp.asarray(0.0 if protocol.lr_cap is None else protocol.lr_cap, jnp.float64)
-        key = jax.random.key(seed)
+        key = jax.random.key(seed, impl="threefry2x32")
         drawn, accepted = blockwise(lambda i: draw(key, i, parameters, cap), np.asarray(indices, np.uint32))
     if not accepted.all():
         raise ValueError(

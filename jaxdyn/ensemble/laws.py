@@ -4,6 +4,7 @@ Free of JAX, so that settings can be read and checked before anything heavy is i
 """
 
 import math
+import numbers
 import re
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -50,8 +51,8 @@ class Law:
             raise ValueError(f"expected std > 0, got {self}")
 
     def __str__(self) -> str:
-        numbers = ", ".join(f"{value:g}" if float(f"{value:g}") == value else repr(value) for value in self.parameters)
-        return numbers if self.kind == "constant" else f"{self.kind}({numbers})"
+        inside = ", ".join(f"{value:g}" if float(f"{value:g}") == value else repr(value) for value in self.parameters)
+        return inside if self.kind == "constant" else f"{self.kind}({inside})"
 
     @property
     def support(self) -> tuple[float, float]:
@@ -65,7 +66,7 @@ class Law:
         """Read a law from a number or from text such as "uniform(-1, 1)"; a Law passes through."""
         if isinstance(text, Law):
             return text
-        if isinstance(text, int | float) and not isinstance(text, bool):
+        if isinstance(text, numbers.Real) and not isinstance(text, bool):
             return cls("constant", (float(text),))
         if isinstance(text, str):
             call = _CALL.fullmatch(text)

@@ -75,14 +75,17 @@ class Protocol:
         one_of("discriminant", self.discriminant, DISCRIMINANT_POLICIES)
         if self.discriminant == "nonnegative" and self._largest_discriminant() < 0:
             raise ValueError("discriminant: these laws of rho, tau and weight_decay never give τ² − 4ρλ >= 0")
-        whole_number("n", self.n)
-        whole_number("max_steps", self.max_steps, high=2**31 - 2**20)
-        number("predictor_lr_ratio", self.predictor_lr_ratio, above=0)
-        number("ema_decay", self.ema_decay, low=0, high=1)
-        number("tolerance", self.tolerance, above=0)
-        number("match_tolerance", self.match_tolerance, above=0)
-        if self.lr_cap is not None:
-            number("lr_cap", self.lr_cap, above=0)
+        checked = {
+            "n": whole_number("n", self.n),
+            "max_steps": whole_number("max_steps", self.max_steps, high=2**31 - 2**20),
+            "predictor_lr_ratio": number("predictor_lr_ratio", self.predictor_lr_ratio, above=0),
+            "ema_decay": number("ema_decay", self.ema_decay, low=0, high=1),
+            "tolerance": number("tolerance", self.tolerance, above=0),
+            "match_tolerance": number("match_tolerance", self.match_tolerance, above=0),
+            "lr_cap": None if self.lr_cap is None else number("lr_cap", self.lr_cap, above=0),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)
 
     def law(self, name: str) -> Law:
         """The law of one of the drawn settings."""

@@ -15,6 +15,7 @@ import xarray as xr
 
 from ..checks import one_of, whole_number
 from ..moments import Moments
+from ..names import ALGORITHMS, DTYPES
 from ..provenance import provenance
 from ..status import Status
 from ..systems.siamese import MovingAverage, Objective, Siamese, SiameseState, StopGradient
@@ -24,8 +25,7 @@ from .engines import ENGINES
 from .engines.base import Device, Progress
 from .protocol import Protocol
 
-ALGORITHMS = {"sg": "stop gradient", "ema": "moving average", "objective": "objective"}
-SEGMENT = 2**20  # trials held at once
+BATCH = 2**20  # trials held at once
 _RISE = 1e-8  # relative; below it a rise of an energy cannot be told from rounding
 
 
@@ -96,12 +96,14 @@ def run_trials(
         seed: of the experiment, a whole number in [0, 2³²).
         engine: which engine runs them; see `jaxdyn.ensemble.engines`.
         dtype: "float64" or "float32", of the run; draws are made in float64 and cast.
-        batch_size, devices, progress: handed to the engine; none of them changes a result.
+        batch_size: trials drawn and held at once; bounds memory. Default: about a million.
+        devices: where to run; default: the first device of the default backend.
+        progress: called with the number of trials newly finished, from any thread.
 
     Returns:
         A dataset along `trial`: the draws (rho, tau, weight_decay, lr, discriminant, epsilon,
         start_radius), `outcome` (an `Outcome`), `steps`, `final_radius`, `distance` to the nearest
-        equilibrium, E (`objective_*`) and F (`surrogate_*`) at start and end, the largest rise of
+        equilibrium and `sphere_distance` to the nearest sphere (NaN if there is none), E (`objective_*`) and F (`surrogate_*`) at start and end, the largest rise of
         each above its own past minimum and whether it exceeds rounding (`*_rose`). The trials'
         target moment E[y²] is max(ρ, τ²/ρ), see `Moments.scalar`; SG and EMA do not depend on it.
 
@@ -141,9 +143,12 @@ def run_protocols(
     """
     one_of("algorithm", algorithm, tuple(ALGORITHMS))
     one_of("engine", engine, tuple(ENGINES))
-    one_of("dtype", dtype, ("float64", "float32"))
-    whole_number("n_trials", n_trials, high=2**32)
-    whole_number("seed", seed, low=0, high=2**32 - 1)
+    one_of("dtype", dtype, DTYPES)
+    n_trials = whole_number("n_trials", n_trials, high=2**32)
+    seed = whole_number("seed", seed, low=0, high=2**32 - 1)
+    batch_size = BATCH if batch_size is None else whole_number("batch_size", batch_size)
+    if not all(isinstance(protocol, Protocol) for protocol in protocols):
+        raise ValueError(f"protocol: expected a Protocol, got {type(protocols[0]).__name__}")
     if not protocols or len({(protocol.n, protocol.max_steps) for protocol in protocols}) > 1:
         raise ValueError("protocols: expected at least one, all with the same n and max_steps")
     smallest = min(protocol.tolerance for protocol in protocols)
@@ -151,8 +156,8 @@ def run_protocols(
         raise ValueError(f"tolerance: float32 cannot resolve {smallest:g}; use at least 1e-6, or float64")
     with jax.enable_x64(dtype == "float64"):
         devices = jax.local_devices()[:1] if devices is None else list(devices)
-        options = {"batch_size": batch_size, "devices": devices, "progress": progress}
-        held = max(1, SEGMENT // len(protocols))
+        options = {"devices": devices, "progress": progress}
+        held = max(1, batch_size // len(protocols))
         parts = [
             _run_segment(algorithm, protocols, seed, np.arange(start, min(start + held, n_trials)), np.dtype(dtype),
                          engine, options)
@@ -255,6 +260,7 @@ def _summarise(start: Tracked, end: Tracked, trial: Trial, data: ScalarData, sta
     distances = jnp.stack(
         [distance_to_sphere(end.state, outer, data), origin_distance, distance_to_sphere(end.state, inner, data)]
     )
+    spheres = jnp.fmin(distances[0], distances[2])
     distances = jnp.where(jnp.isnan(distances), jnp.inf, distances)
     nearest = jnp.argmin(distances)
     distance, second = jnp.sort(distances)[:2]
@@ -270,6 +276,7 @@ def _summarise(start: Tracked, end: Tracked, trial: Trial, data: ScalarData, sta
         "outcome": outcome.astype(jnp.int8),
         "final_radius": _norm(end.state.encoder),
         "distance": distance,
+        "sphere_distance": spheres,
     }
     for name in ("objective", "surrogate"):
         value = getattr(system, name)(end.state, moments)
@@ -301,6 +308,7 @@ _ATTRIBUTES: dict[str, dict[str, Any]] = {
     "start_radius": {"symbol": "‖a(0)‖", "long_name": "norm of the encoder at the start"},
     "final_radius": {"symbol": "‖a‖", "long_name": "norm of the encoder at the end"},
     "distance": {"long_name": "distance of the final state to the nearest equilibrium"},
+    "sphere_distance": {"long_name": "distance of the final state to the nearest sphere; NaN where Δ < 0"},
     "steps": {"long_name": "steps taken", "units": "step"},
     "outcome": {
         "long_name": "where the trial ended",

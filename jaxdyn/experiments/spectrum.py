@@ -31,7 +31,8 @@ def spectrum(
 
     Returns, along `time`: `eigenvalue` [time, mode] of S, largest first; `balance` ‖K(t)‖_F of
     K = A Aᵀ − Bᵀ B/α_p, `balance_residual` ‖K(t) − e^{−2λt} K(0)‖_F (SG and EMA; equal decays),
-    `objective` E and `surrogate` F; and `status`.
+    `objective` E and `surrogate` F; as attributes `status` and
+    `stopped_at`, after which the last state is repeated.
 
     Args:
         system, moments: in float64.
@@ -69,5 +70,6 @@ def spectrum(
         variables,
         coords={"time": ("time", times, {"units": "flow units"}), "mode": np.arange(1, moments.m + 1)},
         attrs={"title": f"{type(system).__name__} flow", "status": Status(int(trajectory.status)).name.lower()}
+        | {"stopped_at": float(trajectory.stopped_at)}
         | provenance(settings=arguments, precision="float64", devices=jax.local_devices()[:1]),
     )

@@ -7,7 +7,8 @@ import xarray as xr
 from matplotlib.axes import Axes
 
 from ..ensemble.table import PUBLISHED
-from ..ensemble.trials import ALGORITHMS, Outcome
+from ..ensemble.trials import Outcome
+from ..names import ALGORITHMS
 from .style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 
 # Colour and marker both tell the outcomes apart, so that grey print loses nothing.
@@ -68,9 +69,14 @@ def outcome_map(ax: Axes, dataset: xr.Dataset, algorithm: str) -> None:
             label=label,
             rasterized=True,
         )
-    positive = dataset["epsilon"].values[dataset["epsilon"].values > 0]
+    epsilon = dataset["epsilon"].values
+    drawn = epsilon[np.isfinite(epsilon) & (epsilon > 0)]
     ax.set_xscale("log")
-    ax.set_xlim(max(positive.min(), 1e-6) / 1.3, max(0.25, min(positive.max(), 1e3)) * 1.3)
+    low, high = (drawn.min(), drawn.max()) if drawn.size else (0.01, 0.25)
+    ax.set_xlim(max(low, 1e-6) / 1.3, max(0.25, min(high, 1e3)) * 1.3)
+    if drawn.size < epsilon.size:
+        missing = f"{epsilon.size - drawn.size:,} trials with ε = 0 or τ = 0 are not shown"
+        ax.annotate(missing, (0.02, 0.98), xycoords="axes fraction", va="top", fontsize=6.5)
     ax.axvline(0.25, color=GREY, lw=0.8, ls=":")
     ax.set(
         title=ALGORITHMS[algorithm], xlabel="$\\varepsilon=\\lambda\\rho/\\tau^2$", ylabel="start radius $\\|a(0)\\|$"
@@ -82,50 +88,49 @@ def outcome_map(ax: Axes, dataset: xr.Dataset, algorithm: str) -> None:
 
 
 def sensitivity_panels(axes: Sequence[Axes], dataset: xr.Dataset) -> None:
-    """Outer-sphere percentage over the initial law and n (SG), and ema_decay (EMA); then pair against pair."""
+    """Outer-sphere percentage over the initial law: SG by n, EMA by n and by ema_decay; then pair against pair."""
     cells = dataset[["algorithm", "law", "n", "ema_decay", "outer", "outer_low", "outer_high"]].to_dataframe()
-    laws = list(dict.fromkeys(cells["law"]))
-    at = {law: position for position, law in enumerate(laws)}
-    marks = ["o", "s", "^", "D", "v", "P"]
-    colours = [BLUE, ORANGE, GREEN, RED, PURPLE, SKY]
     sg, ema = (cells.loc[cells["algorithm"] == name] for name in ("sg", "ema"))
-    for ax, table, key, text, name in (
-        (axes[0], sg, "n", "n = {}", "sg"),
-        (axes[1], ema, "ema_decay", "α = {}", "ema"),
-    ):
-        for (value, group), colour, mark in zip(table.groupby(key), colours, marks, strict=False):
-            error = np.abs(group[["outer_low", "outer_high"]].to_numpy().T - group["outer"].to_numpy())
-            ax.errorbar(
-                [at[law] for law in group["law"]], group["outer"], error,
-                fmt=mark, ms=3.2, color=colour, lw=0.8, label=text.format(value),
-            )  # fmt: skip
-        ax.axhline(PUBLISHED[name][Outcome.OUTER], color=BLACK, lw=0.8, ls="--", label="published")
-        ax.set_xticks(range(len(laws)), [_short(law) for law in laws], rotation=60, ha="right", rotation_mode="anchor")
-        ax.set(title=f"{ALGORITHMS[name]}", ylabel="outer sphere, % of resolved")
-        ax.legend(loc="lower right", ncols=2, columnspacing=0.8, handletextpad=0.2)
-    _pairs(axes[2], sg, ema, laws, int(ema["n"].iloc[0]))
+    n, decay = int(ema["n"].mode()[0]), float(ema.loc[ema["n"] != ema["n"].mode()[0], "ema_decay"].iloc[0])
+    _by_law(axes[0], sg, "n", "n = {}", "sg", ALGORITHMS["sg"])
+    _by_law(axes[1], ema.loc[ema["ema_decay"] == decay], "n", "n = {}", "ema", f"{ALGORITHMS['ema']}, α = {decay}")
+    _by_law(axes[2], ema.loc[ema["n"] == n], "ema_decay", "α = {}", "ema", f"{ALGORITHMS['ema']}, n = {n}")
+    _pairs(axes[3], sg.loc[sg["n"] == n], ema.loc[ema["n"] == n], n)
 
 
-def _pairs(ax: Axes, sg, ema, laws: list[str], n: int) -> None:
+_MARKS = tuple(zip((BLUE, ORANGE, GREEN, RED, PURPLE, SKY), "os^DvP", strict=True))
+
+
+def _by_law(ax: Axes, table, key: str, text: str, name: str, title: str) -> None:
+    laws = list(dict.fromkeys(table["law"]))
+    for (value, group), (colour, mark) in zip(table.groupby(key), _MARKS, strict=False):
+        error = np.abs(group[["outer_low", "outer_high"]].to_numpy().T - group["outer"].to_numpy())
+        at = [laws.index(law) for law in group["law"]]
+        ax.errorbar(at, group["outer"], error, fmt=mark, ms=3.2, color=colour, lw=0.8, label=text.format(value))
+    ax.axhline(PUBLISHED[name][Outcome.OUTER], color=BLACK, lw=0.8, ls="--", label="published")
+    ax.set_xticks(range(len(laws)), [_short(law) for law in laws], rotation=45, ha="right", rotation_mode="anchor")
+    ax.set(title=title, ylabel="outer sphere, % of resolved")
+    ax.legend(loc="lower right", ncols=2, columnspacing=0.8, handletextpad=0.2)
+
+
+def _pairs(ax: Axes, sg, ema, n: int) -> None:
     """(SG, EMA) percentages of each law, a line through its decays; the published pair as a star."""
-    sg = sg.loc[sg["n"] == n].set_index("law")["outer"]
-    for (decay, group), colour, mark in zip(
-        ema.groupby("ema_decay"), [BLUE, ORANGE, GREEN, RED, PURPLE, SKY], ["o", "s", "^", "D", "v", "P"], strict=False
-    ):
-        ax.plot(sg[group["law"]], group["outer"], mark, ms=3.2, color=colour, label=f"α = {decay}")
-    for law in laws:
-        group = ema.loc[ema["law"] == law]
-        ax.plot([sg[law]] * len(group), group["outer"], color=GREY, lw=0.4, zorder=0)
-    near = [law for law in laws if abs(sg[law] - PUBLISHED["sg"][Outcome.OUTER]) < 8]
-    shown = ema.loc[ema["law"].isin(near), "outer"]
-    ax.set_xlim(min(sg[law] for law in near) - 0.7, max(sg[law] for law in near) + 0.7)
-    ax.set_ylim(shown.min() - 0.4 * (shown.max() - shown.min()), shown.max() + 1)
-    if far := [_short(law) for law in laws if law not in near]:
-        ax.annotate(f"not shown: {', '.join(far)}", (0.02, 0.98), xycoords="axes fraction", va="top", fontsize=6.5)
+    share = sg.set_index("law")["outer"]
     point = PUBLISHED["sg"][Outcome.OUTER], PUBLISHED["ema"][Outcome.OUTER]
+    near = [law for law in share.index if abs(share[law] - point[0]) < 8]
+    shown = ema.loc[ema["law"].isin(near)]
+    for (decay, group), (colour, mark) in zip(shown.groupby("ema_decay"), _MARKS, strict=False):
+        ax.plot(share[group["law"]], group["outer"], mark, ms=3.2, color=colour, label=f"α = {decay}")
+    for law in near:
+        group = shown.loc[shown["law"] == law]
+        ax.plot([share[law]] * len(group), group["outer"], color=GREY, lw=0.4, zorder=0)
+    if far := [_short(law) for law in share.index if law not in near]:
+        ax.annotate(f"not shown: {', '.join(far)}", (0.02, 0.98), xycoords="axes fraction", va="top", fontsize=6.5)
     ax.plot(*point, "*", ms=10, mfc="none", mec=BLACK, label="published")
+    low, high = ax.get_ylim()
+    ax.set_ylim(low - 0.35 * (high - low), high + 0.1 * (high - low))
     ax.set(title=f"both, n = {n} (a line: one law)", xlabel="stop gradient, %", ylabel="moving average, %")
-    ax.legend(loc="lower center", ncols=2, columnspacing=0.8, handletextpad=0.2)
+    ax.legend(loc="lower center", ncols=3, columnspacing=0.8, handletextpad=0.2)
 
 
 def _short(law: str) -> str:

@@ -8,13 +8,11 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Integer
 
-from ..arrays import is_traced
-from ..checks import number, whole_number
-from ..moments import Moments
+from ..arrays import ScalarLike, floating_state, is_traced, scalar, traceable
+from ..checks import whole_number
 from ..status import Status
 from ..systems.base import DiscreteSystem, Step, step_of
-from ..systems.siamese import MovingAverage, Siamese, SiameseState, StudentState, check_compatible
-from .flow import floating_state
+from ..systems.siamese import MovingAverage, Siamese, SiameseState, StudentState
 
 
 class Descent(NamedTuple):
@@ -38,7 +36,7 @@ def descend(
     system: DiscreteSystem | Step,
     state: Any,
     data: Any,
-    lr: float,
+    lr: ScalarLike,
     steps: int,
     optimizer: optax.GradientTransformation | None = None,
     *,
@@ -73,20 +71,23 @@ def descend(
     Source: P §4 (procedures SG, EMA); optax for everything beyond plain steps.
     """
     step = step_of(system)
-    state, _ = floating_state(state)
-    if isinstance(state, SiameseState) and isinstance(data, Moments):
-        check_compatible(state, data)
-    lr = number("lr", lr, above=0)
-    steps = whole_number("steps", steps)
+    state, dtype = floating_state(state)
+    if isinstance(system, Siamese):
+        system.check(state, data)
+    lr = scalar("lr", lr, above=0)
+    steps = whole_number("steps", steps, high=2**31 - 1)
     save_every = None if save_every is None else whole_number("save_every", save_every)
-    if isinstance(system, MovingAverage) and not is_traced(system.ema_rate, lr) and system.ema_rate * lr > 1 + 1e-9:
-        raise ValueError(f"ema_rate: expected ema_rate * lr <= 1 (a decay in [0, 1]), got {system.ema_rate * lr:g}")
+    if isinstance(system, MovingAverage) and not is_traced(system.ema_rate, lr) and system.ema_rate * lr > 1 + 1e-6:
+        product = float(system.ema_rate * lr)
+        raise ValueError(f"ema_rate: expected ema_rate * lr <= 1 (a decay in [0, 1]), got {product:g}")
     if optimizer is None:
-        return _iterate(_Plain(step), None, state, data, lr, steps, save_every)
+        return _iterate(traceable((_Plain(step), None, data, lr), dtype), state, steps, save_every)
     if not isinstance(system, Siamese):
         raise ValueError("optimizer: expected a system with gradient and advance (a Siamese system), got a bare step")
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise ValueError(f"optimizer: expected an optax transformation such as optax.adam(1e-3), got {optimizer!r}")
     carry = optimizer.init(_student(state))
-    return _iterate(_Optimised(system, optimizer), carry, state, data, lr, steps, save_every)
+    return _iterate(traceable((_Optimised(system, optimizer), carry, data, lr), dtype), state, steps, save_every)
 
 
 class _Plain(eqx.Module):
@@ -115,8 +116,8 @@ def _student(state: SiameseState) -> StudentState:
 
 
 @eqx.filter_jit
-def _iterate(move, carry, state, data, lr, steps: int, save_every: int | None) -> Descent:
-    lr = jnp.asarray(lr, jax.tree.leaves(state)[0].dtype)
+def _iterate(numbers, state, steps: int, save_every: int | None) -> Descent:
+    move, carry, data, lr = numbers
 
     def advance(pair, count):
         return jax.lax.fori_loop(0, count, lambda _, pair: move(*pair, data, lr), pair)

@@ -11,11 +11,11 @@ import numpy as np
 import optimistix
 from jaxtyping import Array, Float, Integer
 
-from ..checks import number, one_of, whole_number
-from ..moments import Moments
+from ..arrays import ScalarLike, floating_state, is_traced, scalar, traceable
+from ..checks import one_of, whole_number
 from ..status import Status
 from ..systems.base import ContinuousSystem, Field, field_of
-from ..systems.siamese import SiameseState, check_compatible
+from ..systems.siamese import Siamese
 
 SOLVERS: dict[str, type[diffrax.AbstractSolver]] = {
     "tsit5": diffrax.Tsit5,
@@ -48,14 +48,14 @@ def flow(
     system: ContinuousSystem | Field,
     state: Any,
     data: Any,
-    t1: float,
+    t1: ScalarLike,
     ts: Sequence[float] | np.ndarray | Array | None = None,
     *,
     solver: str = "tsit5",
-    rtol: float | None = None,
-    atol: float | None = None,
-    dt: float | None = None,
-    steady_tolerance: float | None = None,
+    rtol: ScalarLike | None = None,
+    atol: ScalarLike | None = None,
+    dt: ScalarLike | None = None,
+    steady_tolerance: ScalarLike | None = None,
     max_steps: int = 100_000,
 ) -> Trajectory:
     """Integrate dstate/dt = field(t, state, data) from t = 0 to `t1`.
@@ -91,23 +91,28 @@ def flow(
     """
     field = field_of(system)
     state, dtype = floating_state(state)
-    if isinstance(state, SiameseState) and isinstance(data, Moments):
-        check_compatible(state, data)
-    t1 = number("t1", t1, above=0)
+    if isinstance(system, Siamese):
+        system.check(state, data)
+    t1 = scalar("t1", t1, above=0)
     one_of("solver", solver, tuple(SOLVERS))
     single = jnp.finfo(dtype).bits <= 32
-    rtol = number("rtol", (1e-5 if single else 1e-8) if rtol is None else rtol, above=0)
-    atol = number("atol", (1e-7 if single else 1e-10) if atol is None else atol, above=0)
-    dt = None if dt is None else number("dt", dt, above=0)
+    rtol = scalar("rtol", (1e-5 if single else 1e-8) if rtol is None else rtol, above=0)
+    atol = scalar("atol", (1e-7 if single else 1e-10) if atol is None else atol, above=0)
+    dt = None if dt is None else scalar("dt", dt, above=0)
     if steady_tolerance is not None:
-        steady_tolerance = number("steady_tolerance", steady_tolerance, above=0)
+        steady_tolerance = scalar("steady_tolerance", steady_tolerance, above=0)
     max_steps = whole_number("max_steps", max_steps)
-    times = jnp.asarray(np.minimum(_checked_times(ts, t1), t1), dtype)
-    return _integrate(field, state, data, t1, times, rtol, atol, dt, steady_tolerance, solver, max_steps)
+    times = jnp.minimum(jnp.asarray(_checked_times(ts, t1), dtype), jnp.asarray(t1, dtype))
+    numbers = traceable((field, data, t1, rtol, atol, dt, steady_tolerance), dtype)
+    return _integrate(numbers, state, times, solver, max_steps)
 
 
-def _checked_times(ts: Any, t1: float) -> np.ndarray:
-    times = np.asarray([t1] if ts is None else ts, np.float64)
+def _checked_times(ts: Any, t1: Any) -> Any:
+    if ts is None:
+        return jnp.reshape(jnp.asarray(t1), (1,))
+    if is_traced(ts, t1):
+        return ts
+    times = np.asarray(ts, np.float64)
     if times.ndim != 1 or times.size == 0:
         raise ValueError(f"ts: expected a non-empty list of times, got shape {times.shape}")
     # A millionth of slack: times that were computed in float32 may pass t1 by a rounding.
@@ -119,45 +124,81 @@ def _checked_times(ts: Any, t1: float) -> np.ndarray:
 
 
 @eqx.filter_jit
-def _integrate(field, state, data, t1, times, rtol, atol, dt, steady_tolerance, solver, max_steps) -> Trajectory:
+def _integrate(numbers, state, times, solver, max_steps) -> Trajectory:
+    field, data, t1, rtol, atol, dt, steady_tolerance = numbers
     dtype = times.dtype
-    start, end = jnp.zeros((), dtype), jnp.asarray(t1, dtype)
-    adaptive = diffrax.PIDController(rtol=rtol, atol=atol)
-    event = None
-    if steady_tolerance is not None:
-        event = diffrax.Event(_steady(steady_tolerance))
+    start = jnp.zeros((), dtype)
+    events = [_not_finite] if steady_tolerance is None else [_not_finite, _steady(steady_tolerance)]
+    if dt is None:
+        # Below dtmin time no longer advances: a solution that needs such steps has blown up.
+        dtmin = 8 * jnp.finfo(dtype).eps * t1
+        controller = diffrax.PIDController(rtol=rtol, atol=atol, norm=_finite_norm, dtmin=dtmin)
+        first = _first_step(field, state, data, t1, rtol, atol)
+    else:
+        controller, first = diffrax.ConstantStepSize(), dt
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, y, args: field(t, y, args)),
         _solver(solver, None if dt is None else (rtol, atol)),
         t0=start,
-        t1=end,
-        dt0=None if dt is None else jnp.asarray(dt, dtype),
+        t1=t1,
+        dt0=first,
         y0=state,
         args=data,
         saveat=diffrax.SaveAt(subs=[diffrax.SubSaveAt(ts=times), diffrax.SubSaveAt(t1=True)]),
-        stepsize_controller=diffrax.ConstantStepSize() if dt is not None else adaptive,
-        event=event,
+        stepsize_controller=controller,
+        event=diffrax.Event(events),
         max_steps=max_steps,
         throw=False,
     )
     assert solution.ts is not None
     assert solution.ys is not None
-    (saved, last), last_time = solution.ys, solution.ts[1]
-    # Times the solver did not reach are filled with infinity by diffrax: hold the last state there.
-    reached = times <= last_time[0]
-    states = jax.tree.map(lambda s, f: jnp.where(_along(reached, s), s, f), saved, last)
-    finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(last)]).all()
+    (saved, last), stopped_at = solution.ys, solution.ts[1][0]
+    finite = _all_finite(jax.tree.map(lambda leaf: leaf[0], last))
+    # diffrax fills what it did not reach with infinity: hold the last good state there.
+    reached = (times <= stopped_at) & jax.vmap(_all_finite)(saved)
+    steady = jnp.asarray(False) if steady_tolerance is None else solution.event_mask[1]  # type: ignore[index]
+    states = jax.tree.map(lambda s, f, y: _held(s, f[0], y, reached, times, finite), saved, last, state)
+    result = solution.result
+    stepped = (result == diffrax.RESULTS.successful) | (result == diffrax.RESULTS.event_occurred)
     status = jnp.where(
-        solution.result == diffrax.RESULTS.event_occurred,
-        Status.CONVERGED,
-        jnp.where(
-            solution.result == diffrax.RESULTS.successful,
-            Status.COMPLETED,
-            jnp.where(solution.result == diffrax.RESULTS.max_steps_reached, Status.OUT_OF_STEPS, Status.DIVERGED),
-        ),
+        result == diffrax.RESULTS.max_steps_reached,
+        Status.OUT_OF_STEPS,
+        jnp.where(stepped & finite, jnp.where(steady, Status.CONVERGED, Status.COMPLETED), Status.DIVERGED),
     )
-    status = jnp.where(finite, status, Status.DIVERGED)
-    return Trajectory(times, states, status, last_time[0], solution.stats["num_steps"])
+    return Trajectory(times, states, status, stopped_at, solution.stats["num_steps"])
+
+
+def _held(saved: Array, last: Array, first: Array, reached: Array, times: Array, last_is_finite: Array) -> Array:
+    """Saved rows where they were reached; after that the last state if it is finite, else the last good row."""
+    along = lambda mask: mask.reshape(mask.shape + (1,) * (saved.ndim - 1))  # noqa: E731
+    row = jax.lax.cummax(jnp.where(reached, jnp.arange(times.size), -1))
+    good = jnp.where(along(row >= 0), saved[jnp.maximum(row, 0)], first)
+    held = jnp.where(last_is_finite, last, good)
+    return jnp.where(along(times <= 0), first, jnp.where(along(reached), saved, held))
+
+
+def _all_finite(state: Any) -> Array:
+    return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
+
+
+def _not_finite(t, y, args, **kwargs):
+    return ~_all_finite(y)
+
+
+def _finite_norm(error: Any) -> Array:
+    """Root mean square; a step that leaves the finite numbers is a very bad one, to be retried shorter."""
+    norm = optimistix.rms_norm(error)
+    return jnp.where(jnp.isfinite(norm), norm, 1e8)
+
+
+def _first_step(field: Field, state: Any, data: Any, t1: Array, rtol: Array, atol: Array) -> Array:
+    """A hundredth of the time in which the field would move the state by its own size (Hairer, Nørsett & Wanner)."""
+    scaled = lambda tree: optimistix.rms_norm(  # noqa: E731
+        jax.tree.map(lambda leaf, y: leaf / (atol + rtol * jnp.abs(y)), tree, state)
+    )
+    size, speed = scaled(state), scaled(field(jnp.zeros_like(t1), state, data))
+    step = jnp.where((size > 1e-5) & (speed > 1e-5), 0.01 * size / speed, 1e-6 * t1)
+    return jnp.clip(jnp.where(jnp.isfinite(step), step, 1e-6 * t1), 1e-10 * t1, t1)
 
 
 def _solver(name: str, tolerances: Any) -> diffrax.AbstractSolver:
@@ -168,7 +209,7 @@ def _solver(name: str, tolerances: Any) -> diffrax.AbstractSolver:
     return SOLVERS[name](root_finder=optimistix.Newton(rtol=rtol, atol=atol))  # type: ignore[call-arg]
 
 
-def _steady(tolerance: float):
+def _steady(tolerance: Any):
     def condition(t, y, args, *, terms, **kwargs):
         rate = terms.vf(t, y, args)
         return jnp.stack(
@@ -179,19 +220,3 @@ def _steady(tolerance: float):
         ).all()
 
     return condition
-
-
-def _along(mask: Array, leaf: Array) -> Array:
-    return mask.reshape(mask.shape + (1,) * (leaf.ndim - 1))
-
-
-def floating_state(state: Any) -> tuple[Any, jnp.dtype]:
-    """The state with array leaves of one floating dtype, and that dtype; ValueError otherwise."""
-    leaves = jax.tree.leaves(state)
-    if not leaves:
-        raise ValueError("state: expected a pytree with at least one array")
-    arrays = [jnp.asarray(leaf) for leaf in leaves]
-    dtype = jnp.result_type(*arrays)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise ValueError(f"state: expected floating arrays, got {dtype}")
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), state), dtype

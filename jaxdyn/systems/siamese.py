@@ -10,13 +10,14 @@ Time is in flow units (one unit is 1/lr steps); learning rates and decays are pe
 """
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import chex
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ..arrays import ArrayLike, ScalarLike, matrix, scalar
@@ -50,19 +51,18 @@ class WeightDecay(NamedTuple):
     predictor: Scalar
 
 
-def _weight_decay(value: ScalarLike | Sequence[ScalarLike]) -> WeightDecay:
-    pair = value if isinstance(value, tuple | list) else (value, value)
+def convert_weight_decay(value: ScalarLike | Sequence[ScalarLike]) -> WeightDecay:
+    """One number for both, or a pair (encoder, predictor), each >= 0."""
+    is_pair = isinstance(value, tuple | list) or (isinstance(value, np.ndarray | jax.Array) and value.ndim == 1)
+    pair = tuple(value) if is_pair else (value, value)  # type: ignore[arg-type]
     if len(pair) != 2:
         raise ValueError(f"weight_decay: expected one number or a pair (encoder, predictor), got {value}")
     return WeightDecay(*(scalar("weight_decay", part, low=0) for part in pair))
 
 
-def _predictor_lr_ratio(value: ScalarLike) -> Scalar:
-    return scalar("predictor_lr_ratio", value, low=0)
-
-
-def _ema_rate(value: ScalarLike) -> Scalar:
-    return scalar("ema_rate", value, low=0)
+def convert_rate(name: str) -> Callable[[ScalarLike | None], Any]:
+    """The converter of a hyperparameter that is a number >= 0, or None where that is its default."""
+    return lambda value: None if value is None else scalar(name, value, low=0)
 
 
 class Siamese(eqx.Module):
@@ -73,12 +73,33 @@ class Siamese(eqx.Module):
         predictor_lr_ratio: α_p >= 0, how many times faster the predictor learns than the encoder.
     """
 
-    weight_decay: WeightDecay = eqx.field(converter=_weight_decay)
-    predictor_lr_ratio: Scalar = eqx.field(converter=_predictor_lr_ratio, default=1.0)
+    weight_decay: WeightDecay = eqx.field(converter=convert_weight_decay)
+    predictor_lr_ratio: Scalar = eqx.field(converter=convert_rate("predictor_lr_ratio"), default=1.0)
 
     @abc.abstractmethod
     def gradient(self, state: Any, moments: Moments) -> StudentState:
         """The direction that encoder and predictor descend (not a gradient of anything in general)."""
+
+    def check(self, state: Any, moments: Any) -> None:
+        """ValueError unless this is a state of this system, in shapes that fit the moments."""
+        if not isinstance(state, kind := self._state_kind()):
+            raise ValueError(
+                f"state: expected a {kind.__name__} as {type(self).__name__}.state makes it, got {type(state).__name__}"
+            )
+        if not isinstance(moments, Moments):
+            raise ValueError(f"data: expected Moments, got {type(moments).__name__}")
+        n, m = state.encoder.shape[0], moments.m
+        wanted = {"encoder": (n, m), "predictor": (n, n), "teacher": (n, m)}
+        for name, part in state._asdict().items():
+            if part.shape != wanted[name]:
+                raise ValueError(
+                    f"{name}: expected shape {wanted[name]} for embedding dimension {n} and moments of input dimension "
+                    f"{m}, got {part.shape}"
+                )
+
+    @abc.abstractmethod
+    def _state_kind(self) -> type:
+        """What `state` returns."""
 
     @abc.abstractmethod
     def field(self, t: Any, state: Any, moments: Moments) -> Any:
@@ -132,6 +153,9 @@ class Siamese(eqx.Module):
 
 class _StudentOnly(Siamese):
     """A system whose state is encoder and predictor alone: its flow is its step's limit."""
+
+    def _state_kind(self) -> type:
+        return StudentState
 
     def field(self, t: Any, state: StudentState, moments: Moments) -> StudentState:
         return jax.tree.map(jnp.negative, self.gradient(state, moments))
@@ -190,7 +214,7 @@ class MovingAverage(Siamese):
     Source: P §4 (EMA); T eqs 2-4 (W_a = C, symmetric Y).
     """
 
-    ema_rate: Scalar = eqx.field(converter=_ema_rate, kw_only=True)
+    ema_rate: Scalar = eqx.field(converter=convert_rate("ema_rate"), kw_only=True)
 
     @classmethod
     def from_decay(
@@ -213,6 +237,9 @@ class MovingAverage(Siamese):
         if c.shape != a.shape:
             raise ValueError(f"teacher: expected shape {a.shape} like encoder, got {c.shape}")
         return TeacherState(a, b, c.astype(a.dtype))
+
+    def _state_kind(self) -> type:
+        return TeacherState
 
     def teacher(self, state: TeacherState) -> Float[Array, "n m"]:
         return state.teacher
@@ -238,15 +265,6 @@ def residual(
     chex.assert_shape(predictor, (encoder.shape[0], encoder.shape[0]))
     chex.assert_shape([moments.xx, moments.yx], (encoder.shape[1], encoder.shape[1]))
     return predictor @ encoder @ moments.xx - teacher @ moments.yx
-
-
-def check_compatible(state: SiameseState, moments: Moments) -> None:
-    """ValueError unless the encoder reads as many inputs as the moments describe."""
-    if state.encoder.shape[-1] != moments.m:
-        raise ValueError(
-            f"encoder: expected {moments.m} columns, one for each input dimension of the moments, "
-            f"got shape {state.encoder.shape}"
-        )
 
 
 def _check_student(encoder: ArrayLike, predictor: ArrayLike) -> tuple[jax.Array, jax.Array]:

@@ -87,3 +87,5 @@ def test_bad_arguments_are_named(change, message):
 def test_an_optimizer_needs_a_gradient():
     with pytest.raises(ValueError, match="optimizer: expected a system"):
         jd.descend(lambda s, d, lr: s, jnp.ones(1), None, 0.1, 3, optax.sgd(0.1))
+    with pytest.raises(ValueError, match="steps"):
+        jd.descend(EXAMPLES["sg"].system, EXAMPLES["sg"].state(2, 1), moments(1), 0.1, 2**40)

@@ -74,9 +74,65 @@ def test_failures_are_statuses_not_exceptions():
     assert int(path.status) == jd.Status.OUT_OF_STEPS
     assert float(path.stopped_at) < 10
     assert np.isfinite(path.final).all()
-    blow_up = jd.flow(lambda t, y, _: y**2, jnp.ones(1), None, t1=5.0, max_steps=2000)
-    assert int(blow_up.status) in (jd.Status.OUT_OF_STEPS, jd.Status.DIVERGED)
-    assert float(blow_up.stopped_at) < 1.0 + 1e-6  # the solution 1/(1 − t) ends at 1
+
+
+@pytest.mark.parametrize("dt", [None, 0.01])
+def test_blow_up_keeps_the_last_good_states(dt):
+    path = jd.flow(lambda t, y, _: y**2, jnp.ones(1), None, t1=5.0, ts=[0.0, 0.5, 3.0, 5.0], dt=dt)
+    assert int(path.status) == jd.Status.DIVERGED
+    assert float(path.stopped_at) < 1.1  # the solution 1/(1 − t) ends at 1
+    np.testing.assert_allclose(path.states[:2, 0], [1.0, 2.0], rtol=1e-6)
+    assert np.isfinite(path.states).all()
+    beyond = jd.flow(lambda t, y, _: jnp.where(t > 1, jnp.nan, -y), jnp.ones(1), None, t1=5.0, ts=[0.0, 5.0], dt=dt)
+    assert int(beyond.status) == jd.Status.DIVERGED
+    assert np.isfinite(beyond.states).all()
+
+
+def test_huge_starts_are_integrated():
+    system = jd.StopGradient(0.05)
+    start = system.state(encoder=[[100.0], [50.0]], predictor=100 * np.eye(2))
+    path = jd.flow(system, start, jd.Moments.scalar(1.0, 0.9), 10.0, ts=[0.0, 10.0], solver="kvaerno5")
+    assert int(path.status) == jd.Status.COMPLETED
+    np.testing.assert_array_equal(path.states.encoder[0], start.encoder)
+    assert np.isfinite(path.final.encoder).all()
+
+
+def test_numbers_are_not_compiled_in(monkeypatch):
+    traces = []
+
+    class Counted(jd.StopGradient):
+        def gradient(self, state, moments):
+            traces.append(1)
+            return super().gradient(state, moments)
+
+    data, start = moments(1), EXAMPLES["sg"].state(2, 1)
+    jd.flow(Counted(0.05), start, data, 1.0)
+    jd.descend(Counted(0.05), start, data, 0.1, 5)
+    first = len(traces)
+    for decay, t1, lr in ((0.06, 2.0, 0.2), (0.07, 3.0, 0.3)):
+        jd.flow(Counted(decay, 1.0 + decay), start, data, t1, rtol=1e-6 * t1)
+        jd.descend(Counted(decay), start, data, lr, 5)
+    # The first step's size is found outside the solver's loop, but inside the compiled function.
+    assert len(traces) == first
+
+
+def test_array_arguments_and_mixed_precision():
+    example, data = EXAMPLES["ema"], moments(2)
+    want = jd.flow(example.system, example.state(3, 2), data, 1.0).final.encoder
+    have = jd.flow(example.system, example.state(3, 2), data, jnp.asarray(1.0), jnp.array([0.5, 1.0])).final.encoder
+    np.testing.assert_allclose(have, want, rtol=1e-6)
+    single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), example.state(3, 2))
+    for path in (jd.flow(example.system, single, data, 1.0), jd.descend(example.system, single, data, 1e-2, 100)):
+        assert path.final.encoder.dtype == jnp.float32
+        np.testing.assert_allclose(path.final.encoder, want, atol=0.1)
+    rates = jax.vmap(lambda lr: jd.descend(example.system, example.state(3, 2), data, lr, 10).final.encoder)(
+        jnp.array([0.01, 0.02])
+    )
+    np.testing.assert_allclose(
+        rates[1], jd.descend(example.system, example.state(3, 2), data, 0.02, 10).final.encoder, rtol=1e-12
+    )
+    ends = jax.jit(lambda t1: jd.flow(example.system, example.state(3, 2), data, t1).final.encoder)(1.0)
+    np.testing.assert_allclose(ends, want, rtol=1e-6)
 
 
 def test_stiff_flow_takes_few_implicit_steps():
@@ -123,8 +179,18 @@ def test_bad_arguments_are_named(arguments, message):
 
 
 def test_mismatched_moments_and_systems_are_named():
-    with pytest.raises(ValueError, match="encoder: expected 3 columns"):
-        jd.flow(EXAMPLES["sg"].system, EXAMPLES["sg"].state(2, 1), moments(3), 1.0)
+    sg, ema = EXAMPLES["sg"], EXAMPLES["ema"]
+    for run in (lambda s, y, d: jd.flow(s, y, d, 1.0), lambda s, y, d: jd.descend(s, y, d, 0.1, 3)):
+        with pytest.raises(ValueError, match="encoder: expected shape"):
+            run(sg.system, sg.state(2, 1), moments(3))
+        with pytest.raises(ValueError, match="state: expected a TeacherState"):
+            run(ema.system, sg.state(2, 1), moments(1))
+        with pytest.raises(ValueError, match="state: expected a StudentState"):
+            run(sg.system, ema.state(2, 1), moments(1))
+        with pytest.raises(ValueError, match="predictor: expected shape"):
+            run(sg.system, sg.state(2, 1)._replace(predictor=jnp.eye(3)), moments(1))
+        with pytest.raises(ValueError, match="data: expected Moments"):
+            run(sg.system, sg.state(2, 1), None)
     with pytest.raises(ValueError, match="state: expected floating"):
         jd.flow(decay, jnp.ones(1, int), 1.0, 1.0)
     assert set(SOLVERS) == {"tsit5", "dopri8", "kvaerno5"}

@@ -164,6 +164,16 @@ def test_bad_arguments_are_named(make, message):
         make()
 
 
+def test_weight_decay_pairs_of_any_kind():
+    for pair in ((0.1, 0.3), [0.1, 0.3], np.array([0.1, 0.3]), jnp.array([0.1, 0.3])):
+        decay = jd.StopGradient(pair).weight_decay
+        assert float(decay.encoder) == pytest.approx(0.1)
+        assert float(decay.predictor) == pytest.approx(0.3)
+    for bad in (np.ones(3), np.ones((2, 2)), np.array([]), np.array(["a"]), np.array(1j)):
+        with pytest.raises(ValueError, match="weight_decay"):
+            jd.StopGradient(bad)
+
+
 def test_one_compilation_serves_all_hyperparameters():
     count = 0
 

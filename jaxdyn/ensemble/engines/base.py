@@ -9,8 +9,8 @@ kept), or for `max_steps` steps (`OUT_OF_STEPS`). It is judged after every step 
 diverging trial costs no other trial its result, and what happens to a trial depends on nothing but
 its own state and parameters: not on the batch, the order, the devices or a restart.
 
-To add an engine: write `run` in a module of its own and name it in `engines/__init__.py`; the tests
-run every registered engine over the same trials.
+To add an engine: write `run` in a module of its own, register it in `engines/__init__.py` and add its name
+to `jaxdyn.names`; the tests run every registered engine over the same trials.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,7 +43,6 @@ class Engine(Protocol):
         params: Any,
         max_steps: int,
         *,
-        batch_size: int | None = None,
         devices: Sequence[Device] | None = None,
         progress: Progress | None = None,
     ) -> Finished: ...

@@ -54,34 +54,34 @@ def run(
     params: Any,
     max_steps: int,
     *,
-    batch_size: int | None = None,
     devices: Sequence[Device] | None = None,
     progress: Progress | None = None,
 ) -> Finished:
     """Run every trial until it is done; see `engines.base` for the contract.
 
     Args:
-        batch_size: at most this many trials are in flight at once, in whole lanes groups; it bounds
-            device memory and changes no result. Default: what keeps every worker busy.
-        devices: where to run; default: the default backend's devices (one on the CPU).
+        devices: where to run; default: the first device of the default backend.
         progress: called with the number of trials newly finished, from any worker's thread.
     """
     states, params = (jax.tree.map(_on_host, tree) for tree in (states, params))
     sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves((states, params))}
     if len(sizes) != 1 or 0 in sizes:
-        raise ValueError(f"states, params: expected one leading trial axis on every leaf, got sizes {sorted(sizes)}")
+        raise ValueError(f"states, params: expected one leading axis of at least one trial, got sizes {sorted(sizes)}")
     (n_trials,) = sizes
-    max_steps = whole_number("max_steps", max_steps)
+    max_steps = whole_number("max_steps", max_steps, high=2**31 - 2**20)
     devices = list(devices) if devices is not None else jax.local_devices()[:1]
+    if not devices:
+        raise ValueError("devices: expected at least one")
     on_cpu = devices[0].platform == "cpu"
     batch = _Batch(states, params, n_trials, max_steps)
-    advance = _compiled_chunk(step, done)
+    try:
+        advance = _compiled_chunk(step, done)
+    except TypeError:  # functions that cannot be hashed, such as bound methods of modules with arrays
+        advance = _compiled_chunk.__wrapped__(step, done)
     per_device = max(1, (os.cpu_count() or 1) // len(devices)) if on_cpu else 1
     for stage in _STAGES["cpu" if on_cpu else "accelerator"]:
         batch.queue.extend(np.flatnonzero(batch.status == _RUNNING).tolist())
         workers = [device for device in devices for _ in range(per_device)]
-        if batch_size is not None:
-            workers = workers[: max(1, whole_number("batch_size", batch_size) // stage.width)]
         workers = workers[: max(1, -(-len(batch.queue) // stage.width))]
         _run_stage(batch, stage, advance, workers, progress)
     return Finished(batch.states, batch.steps, batch.status)
