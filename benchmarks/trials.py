@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdyn.ensemble.protocol import Protocol
 from jaxdyn.ensemble.engines import ENGINES
+from jaxdyn.ensemble.protocol import Protocol
 from jaxdyn.ensemble.trials import run_trials
 from jaxdyn.names import ALGORITHMS
 from jaxdyn.status import Status

@@ -1,5 +1,6 @@
-"""Figure scripts run in fast mode and write data, PDF and PNG; pictures are not blank."""
+"""Pictures are made with data, PDF and PNG, are not blank, and show what they claim."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ import xarray as xr
 from jaxdyn.ensemble.protocol import Protocol
 from jaxdyn.ensemble.trials import Outcome, run_trials
 from jaxdyn.experiments.portrait import portrait
+from jaxdyn.gallery import PICTURES, make, matrices
+from jaxdyn.gallery import modes as tian
 from jaxdyn.plotting.style import figure
 from jaxdyn.plotting.trials import outcome_map, trajectory_panels
 
@@ -19,18 +22,66 @@ FIGURES = Path(__file__).resolve().parent.parent / "figures"
 SCRIPTS = sorted(path.stem for path in FIGURES.glob("*.py") if path.stem != "common")
 
 
-@pytest.mark.slow  # each script starts Python and compiles: about 10 s each
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_scripts_write_data_and_pictures(name, tmp_path):
-    command = [sys.executable, "-W", "error", str(FIGURES / f"{name}.py"), "--fast", "--out", str(tmp_path)]
+def test_every_picture_has_a_script():
+    named = {re.search(r'main\("(\S+)"', (FIGURES / f"{name}.py").read_text()).group(1) for name in SCRIPTS}  # type: ignore[union-attr]
+    assert named == set(PICTURES)
+
+
+@pytest.mark.slow  # every figure in small sizes: about a minute in all
+@pytest.mark.parametrize("id", PICTURES)
+def test_pictures_are_made(id, tmp_path):
+    picture = PICTURES[id]
+    written = make(picture, tmp_path, fast=True)
+    assert {path.suffix for path in written} == {".nc", ".pdf", ".png"}
+    with xr.open_dataset(tmp_path / f"{picture.stem}.nc", engine="scipy") as data:
+        assert data.attrs["title"]
+        assert data.attrs["caption"] == picture.caption
+    image = matplotlib.image.imread(tmp_path / f"{picture.stem}.png")
+    ink = (image[..., :3] < 0.9).any(-1).mean()
+    assert 0.01 < ink < 0.7
+
+
+@pytest.mark.slow  # starts Python anew: about 10 s
+def test_a_script_runs_by_itself(tmp_path):
+    command = [sys.executable, "-W", "error", str(FIGURES / "t_4.py"), "--fast", "--out", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert {path.suffix for path in tmp_path.iterdir()} == {".nc", ".pdf", ".png"}
-    with xr.open_dataset(tmp_path / f"{name}.nc", engine="scipy") as data:
-        assert data.attrs["title"]
-    picture = matplotlib.image.imread(tmp_path / f"{name}.png")
-    ink = (picture[..., :3] < 0.9).any(-1).mean()
-    assert 0.01 < ink < 0.7
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"t-4.nc", "t-4.pdf", "t-4.png"}
+
+
+def test_figure_3_and_4_equilibria():
+    data = tian.compute_4(True)
+    kinds = {
+        float(eta): data["point_kind"].values[data["point_eta"].values == eta].tolist() for eta in data["eta"].values
+    }
+    assert list(kinds.values()) == [["saddle", "stable"], ["stable", "unstable", "stable"], ["stable"]]
+    data = tian.compute_3(True)
+    at = lambda eta: data["point_kind"].values[data["point_eta"].values == eta].tolist()  # noqa: E731
+    assert at(0.01) == ["stable", "saddle", "stable"]
+    assert at(1.0) == ["stable"]
+    free = data.isel(point=np.flatnonzero((data["point_eta"] == 0) & (data["point_s"] == 0)))
+    inside = (free["point_p"] > 0) & (free["point_p"] < 1 / 1.25)
+    assert (free["point_kind"].values[inside.values] == "unstable").all()
+    assert (free["point_kind"].values[~inside.values] == "stable").all()
+
+
+def test_figure_10_equilibria():
+    data = tian.compute_10(True)
+    at = lambda name: data["point_kind"].values[data["point_panel"].values == name].tolist()  # noqa: E731
+    assert at("teacher held at 1") == ["stable"] * 16 + ["saddle"]
+    assert at("tied, w = w_p") == ["saddle", "stable"]  # half-stable: the paper says unstable
+    assert at("no predictor") == ["stable"]
+
+
+def test_figures_7_to_9_show_what_the_paper_says():
+    seven = matrices.compute_7(True)["correlation"]
+    assert float(seven.min()) > 0.9
+    eight = matrices.compute_8(True)["norm"]
+    assert (eight.sel(part="skew").isel(time=-1) < 0.2 * eight.sel(part="skew").isel(time=0)).all()
+    nine = matrices.compute_9(True)["norm"]
+    start = nine.isel(time=0)
+    assert (nine.sel(eta=0.0, tau=1.0).max() > 1.2 * start.sel(eta=0.0, tau=1.0)).all()  # shoots up
+    assert (nine.sel(eta=0.2).isel(time=-1) < 1e-2 * start.sel(eta=0.2)).all()
 
 
 def test_portrait_shows_what_it_claims():

@@ -1,3 +1,5 @@
+import contextlib
+
 import jax
 import numpy as np
 import pytest
@@ -102,9 +104,7 @@ def test_unreadable_view_files_get_one_line(tmp_path, arrays):
     whole = (tmp_path / "good.npz").read_bytes()
     for place in range(60, len(whole), 97):  # one damaged byte anywhere: read anyway, or refused in a line
         (tmp_path / "damaged.npz").write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
-        try:
+        with contextlib.suppress(ValueError):  # and nothing else
             load_views(at("damaged.npz"))
-        except ValueError as error:
-            assert "damaged.npz" in str(error) or "x" in str(error)
     with pytest.raises(ValueError, match="m: expected at most 6"):
         load_views(at("good.npz"), m=7)

@@ -209,7 +209,7 @@ def observation_5(fast: bool) -> Evidence:
     below, _ = ensemble.run(0.98 * threshold, tau=tau, s=upper**2)
     return Evidence(
         verdict_if(bool(_collapsed(above).all() and not _collapsed(below).any())),
-        "random σ, τ and starts at η 2 % above the threshold (all must collapse), and starts at p*₊ 2 % below it (none)",
+        "random σ, τ and starts at η 2 % above the threshold (all must collapse), and from p*₊ 2 % below it (none)",
         {
             "starts": ensemble.n,
             "2 % above: collapsed, %": percent(_collapsed(above)),
@@ -300,7 +300,7 @@ def observation_9(fast: bool) -> Evidence:
     slower = all(later > earlier for earlier, later in itertools.pairwise(medians))
     return Evidence(
         verdict_if(slower and medians[-1] > 1.2 * medians[0]),
-        "starts on the parabola, η = 0.005: median time until the field is below 1e-7, over modes that do not collapse; "
+        "starts on the parabola, η = 0.005: median time until the field is below 1e-7, over surviving modes; "
         "must rise as β falls",
         numbers,
     )
@@ -362,9 +362,9 @@ def table_5(fast: bool) -> Evidence:
     holds = works["predictor only"][1] > max(works["none"][2], works["both"][2])
     return Evidence(
         verdict_if(holds),
-        "symmetrised flows of random small W_p and F (n = 3, τ ≡ 1, α_p = 1) with η = 0.04 on nothing, on both, or on the "
-        "predictor alone: the share with every mode alive and F, W_p aligned to 1e-3 must be largest for the predictor "
-        "alone, beyond the 95 % intervals",
+        "symmetrised flows of random small W_p and F (n = 3, τ ≡ 1, α_p = 1) with η = 0.04 on nothing, on both, or on "
+        "the predictor alone: the share with every mode alive and F, W_p aligned to 1e-3 must be largest for the "
+        "predictor alone, beyond the 95 % intervals",
         numbers,
     )
 

@@ -14,6 +14,7 @@ COMMANDS = {
     "trials": "run the random m = 1 trials of SG and EMA: the table of outcomes, with figures",
     "flow": "integrate a system on real second moments and follow its spectrum",
     "claims": "compute the papers' claims and print the verdicts",
+    "figures": "compute and draw the papers' figures",
 }
 
 USAGE = f"""usage: jaxdyn COMMAND [options]

@@ -103,7 +103,8 @@ def run_trials(
     Returns:
         A dataset along `trial`: the draws (rho, tau, weight_decay, lr, discriminant, epsilon,
         start_radius), `outcome` (an `Outcome`), `steps`, `final_radius`, `distance` to the nearest
-        equilibrium and `sphere_distance` to the nearest sphere (NaN if there is none), E (`objective_*`) and F (`surrogate_*`) at start and end, the largest rise of
+        equilibrium and `sphere_distance` to the nearest sphere (NaN if there is none), E
+        (`objective_*`) and F (`surrogate_*`) at start and end, the largest rise of
         each above its own past minimum and whether it exceeds rounding (`*_rose`). The trials'
         target moment E[y²] is max(ρ, τ²/ρ), see `Moments.scalar`; SG and EMA do not depend on it.
 

@@ -50,6 +50,8 @@ def lines(text):
         (["flow", "--dim", "70"], "m: expected at most 61"),
         (["flow", "--system", "byol"], "byol"),
         (["flow", "--t1", "inf"], "t1"),
+        (["figures", "T-99"], "ids: unknown figure 't-99'; there are P-trajectories"),
+        (["trials", "--dtype", "float32"], "tolerance: float32 cannot resolve 1e-07"),
         (["claims", "--only", "P-9.9"], "only: unknown claim 'P-9.9'; the registry has P-balance"),
     ],
 )
@@ -61,7 +63,7 @@ def test_mistakes_get_one_line_and_exit_2(arguments, message, capsys, tmp_path, 
     assert len(lines(captured.err)) == 1
     assert message in captured.err
     assert captured.err.startswith("jaxdyn: error: ")
-    assert not list(tmp_path.rglob("*.*"))  # nothing was written
+    assert not list(tmp_path.rglob("*"))  # nothing was written
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_help_and_version_come_without_jax():
     )
 
 
-@pytest.mark.parametrize("command", ["trials", "flow", "claims"])
+@pytest.mark.parametrize("command", ["trials", "flow", "claims", "figures"])
 def test_every_command_explains_its_options(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
@@ -145,6 +147,8 @@ def test_trials_writes_a_table_data_settings_and_figures(capsys, tmp_path):
         assert data["rho"].dims == ("trial",)
         assert data["outcome"].attrs["flag_meanings"].startswith("outer origin inner")
         first = data["final_radius"].values.copy()
+        assert data.attrs["algorithm"] == "sg, ema"
+        assert json.loads(data.attrs["settings"])["algorithm"] == ["sg", "ema"]
     settings = tomllib.loads((out / "settings.toml").read_text())
     assert settings["encoder"] == "normal(0, 1)"
     # The settings file repeats the run.
@@ -205,7 +209,9 @@ def test_claims_as_json_and_as_text(capsys):
     assert {"id", "statement", "verdict", "evidence"} <= set(entry)
     assert entry["verdict"] == "reproduced within a stated family"
     assert main(["claims", "--fast", "--only", "P-trials"]) == 0
-    assert "P-trials  REPRODUCED WITHIN A STATED FAMILY" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "P-trials  REPRODUCED WITHIN A STATED FAMILY" in printed
+    assert printed.splitlines()[-1].startswith("P-trials       reproduced within a stated family")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
@@ -227,3 +233,25 @@ def test_a_closed_pipe_is_no_traceback():
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
+
+
+def test_a_failure_while_drawing_leaves_nothing(tmp_path, capsys, monkeypatch):
+    from jaxdyn.plotting import trials
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trials, "outcome_map", stop)
+    assert main([*FEW, "--out", str(tmp_path / "a" / "b")]) == 130
+    assert not list(tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize("change", [["--weight-decay", "0"], ["--tau", "0", "--discriminant", "any"]])
+def test_degenerate_draws_are_drawn(change, tmp_path, capsys):
+    assert main([*FEW, *change, "--algorithms", "sg", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "outcomes.png").exists()
+
+
+def test_figures_by_id(tmp_path, capsys):
+    assert main(["figures", "t-4", "--fast", "--out", str(tmp_path)]) == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"t-4.nc", "t-4.pdf", "t-4.png"}

@@ -1,0 +1,8 @@
+"""T Figure 10: the scalar network.
+
+python figures/t_10.py [--out DIR] [--fast]
+"""
+
+from common import main
+
+main("T-10", __doc__)

@@ -1,0 +1,10 @@
+"""The papers' figures and ours, by id."""
+
+from . import foundation, matrices, modes, observations
+from .base import Picture, make
+
+PICTURES: dict[str, Picture] = {
+    picture.id: picture for module in (foundation, modes, matrices, observations) for picture in module.PICTURES
+}
+
+__all__ = ["PICTURES", "Picture", "make"]
