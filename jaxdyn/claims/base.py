@@ -59,8 +59,10 @@ def claim(id: str, *, source: str, statement: str) -> Callable[[Callable[[bool],
 
 
 def worst(values: Iterable[Any]) -> float:
-    """The largest of all entries; infinite if any is not finite, so that no failed computation passes."""
-    return max(float(np.max(np.where(np.isfinite(value), value, np.inf))) for value in map(np.asarray, values))
+    """The largest of all entries; infinite if any is not finite or there is none: no failed computation passes."""
+    entries = [np.ravel(np.asarray(value)) for value in values]
+    together = np.concatenate(entries) if entries else np.array([])
+    return float(together.max()) if together.size and np.isfinite(together).all() else np.inf
 
 
 def verdict_if(holds: bool, otherwise: Verdict = Verdict.CONTRADICTED) -> Verdict:

@@ -9,6 +9,7 @@ import os
 import sys
 
 from .. import __version__
+from .interrupt import listen
 
 COMMANDS = {
     "trials": "run the random m = 1 trials of SG and EMA: the table of outcomes, with figures",
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(
             f"unknown command {command!r}" + (f", did you mean {near[0]!r}?" if near else "; see jaxdyn --help")
         )
+    listen()
     try:
         module = importlib.import_module(f".{command}", __name__)
         return module.main(rest)
@@ -58,6 +60,17 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\njaxdyn: interrupted; no result was written", file=sys.stderr)
         return 130
+
+
+def entry() -> None:
+    """The console script: `main`, then exit with its status."""
+    status = main()
+    if status == 130:
+        # Compiled work may still be running in threads of the runtime, which do not outlive Python in good order.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def _fail(message: str) -> int:

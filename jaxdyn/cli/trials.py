@@ -12,6 +12,7 @@ from ..checks import one_of, whole_number
 from ..ensemble.protocol import Protocol
 from ..names import ALGORITHMS, DTYPES, ENGINES
 from ..storage import check_folder, save_dataset, save_figure, save_settings, staged
+from .interrupt import interrupted
 from .settings import as_toml, read_settings
 
 
@@ -115,6 +116,8 @@ def _together(results):
     parts = [dataset.drop_vars(shared) for dataset in results.values()]
     joined = xr.concat(parts, xr.Variable("algorithm", list(results)), combine_attrs="drop")
     together = xr.merge([first[shared], joined], combine_attrs="drop")
+    for name, variable in together.data_vars.items():
+        variable.attrs.update(first[name].attrs)
     own = json.loads(first.attrs["settings"]) | {"algorithm": list(results)}
     return together.assign_attrs(
         first.attrs | {"title": "m = 1 trials", "algorithm": ", ".join(results), "settings": json.dumps(own)}
@@ -158,8 +161,17 @@ def _draw(folder: Path, files, results) -> list[Path]:
 
 @contextmanager
 def progress_bar(total: int, label: str):
-    """A bar on the terminal's error stream; silent where there is no terminal. Yields an update function."""
+    """A bar on the terminal's error stream; silent where there is no terminal. Yields an update function.
+
+    The function also ends the run after Ctrl-C, should some library have swallowed the first interrupt.
+    """
     from tqdm import tqdm
 
     with tqdm(total=total, desc=label, unit="trial", disable=None, leave=False, dynamic_ncols=True) as bar:
-        yield bar.update
+
+        def update(count: int) -> None:
+            if interrupted():
+                raise KeyboardInterrupt
+            bar.update(count)
+
+        yield update

@@ -71,9 +71,9 @@ def outcome_map(ax: Axes, dataset: xr.Dataset, algorithm: str) -> None:
         )
     epsilon = dataset["epsilon"].values
     drawn = epsilon[np.isfinite(epsilon) & (epsilon > 0)]
-    ax.set_xscale("log")
-    low, high = (drawn.min(), drawn.max()) if drawn.size else (0.01, 0.25)
-    ax.set_xlim(max(low, 1e-6) / 1.3, max(0.25, min(high, 1e3)) * 1.3)
+    if drawn.size:
+        ax.set_xscale("log")
+        ax.set_xlim(max(drawn.min(), 1e-6) / 1.3, max(0.25, min(drawn.max(), 1e3)) * 1.3)
     if drawn.size < epsilon.size:
         missing = f"{epsilon.size - drawn.size:,} trials with ε = 0 or τ = 0 are not shown"
         ax.annotate(missing, (0.02, 0.98), xycoords="axes fraction", va="top", fontsize=6.5)

@@ -4,6 +4,7 @@ import json
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from jaxdyn.analysis import invariants
@@ -110,7 +111,8 @@ def flipped_predictor(field):
 def test_a_flipped_sign_turns_tians_claims(system, ids, monkeypatch, fresh_compilations):
     monkeypatch.setattr(system, "field", flipped_predictor(system.field))
     for id in ids:
-        evidence = CLAIMS[id].compute(True)
+        with np.errstate(all="ignore"):  # broken flows blow up
+            evidence = CLAIMS[id].compute(True)
         assert evidence.verdict == Verdict.CONTRADICTED, id
         if id == "T-14":  # contradicted anyway, for its printed sign: look at the form that holds
             assert evidence.numbers["largest |ċ + 2ηc|"] > 1e-3
