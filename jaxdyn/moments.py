@@ -199,6 +199,8 @@ def check_views(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(f"{name}: expected a numeric array, got dtype {view.dtype}")
         if view.ndim < 2:
             raise ValueError(f"{name}: expected shape [samples, features...], got {view.shape}")
+        if view.size == 0:
+            raise ValueError(f"{name}: expected at least two samples and one feature, got shape {view.shape}")
         view = view.reshape(view.shape[0], -1)
         if view.dtype.kind != "f" or view.dtype.itemsize < 4:
             view = view.astype(np.float64)  # also float16, whose products overflow

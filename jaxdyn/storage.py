@@ -34,17 +34,29 @@ def staged(folder: Path) -> Iterator[Path]:
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     stage = Path(tempfile.mkdtemp(dir=folder, prefix=".partial-"))
+    _OPEN.append((stage, made))
     try:
         yield stage
         for path in sorted(stage.iterdir()):
             os.replace(path, folder / path.name)
     except BaseException:
+        abandon()
+        raise
+    stage.rmdir()
+    _OPEN.clear()
+
+
+_OPEN: list[tuple[Path, list[Path]]] = []
+
+
+def abandon() -> None:
+    """Remove what unfinished stages have written, and the folders made for them."""
+    while _OPEN:
+        stage, made = _OPEN.pop()
         shutil.rmtree(stage, ignore_errors=True)
         for place in made:
             with suppress(OSError):
                 place.rmdir()
-        raise
-    stage.rmdir()
 
 
 def save_dataset(dataset: "xr.Dataset", path: Path) -> Path:

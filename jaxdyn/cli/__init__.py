@@ -9,7 +9,7 @@ import os
 import sys
 
 from .. import __version__
-from .interrupt import listen
+from .interrupt import MESSAGE, listen
 
 COMMANDS = {
     "trials": "run the random m = 1 trials of SG and EMA: the table of outcomes, with figures",
@@ -34,7 +34,22 @@ given with --config FILE. Errors are one line, with exit status 2."""
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        status = _run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of our output went away (as `head` does): nothing more to say, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError) as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        print(MESSAGE, file=sys.stderr)
+        return 130
+    return status
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0
@@ -44,33 +59,15 @@ def main(arguments: list[str] | None = None) -> int:
     command, rest = arguments[0], arguments[1:]
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
-        return _fail(
-            f"unknown command {command!r}" + (f", did you mean {near[0]!r}?" if near else "; see jaxdyn --help")
-        )
-    listen()
-    try:
-        module = importlib.import_module(f".{command}", __name__)
-        return module.main(rest)
-    except (ValueError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            # The reader of our output went away (as `head` does): nothing more to say, not even at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
-        return _fail(str(error))
-    except KeyboardInterrupt:
-        print("\njaxdyn: interrupted; no result was written", file=sys.stderr)
-        return 130
+        hint = f", did you mean {near[0]!r}?" if near else "; see jaxdyn --help"
+        raise ValueError(f"unknown command {command!r}{hint}")
+    return importlib.import_module(f".{command}", __name__).main(rest)
 
 
 def entry() -> None:
     """The console script: `main`, then exit with its status."""
-    status = main()
-    if status == 130:
-        # Compiled work may still be running in threads of the runtime, which do not outlive Python in good order.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
-    sys.exit(status)
+    listen()
+    sys.exit(main())
 
 
 def _fail(message: str) -> int:

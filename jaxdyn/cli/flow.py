@@ -94,7 +94,6 @@ def main(arguments: list[str]) -> int:
             solver=settings.solver,
             settings=as_toml(settings),
         )
-    print(_summary(settings, dataset))
     with staged(folder) as stage:
         written = [
             save_dataset(dataset, stage / "flow.nc"),
@@ -103,6 +102,7 @@ def main(arguments: list[str]) -> int:
         with figure(1, 3, height=2.6) as (fig, axes):
             spectrum_panels(axes, dataset)
             written += save_figure(fig, stage / "flow")
+    print(_summary(settings, dataset))
     print(f"wrote {', '.join(path.name for path in written)} to {folder} in {time.perf_counter() - began:.1f} s")
     return 0
 

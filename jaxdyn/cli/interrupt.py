@@ -1,27 +1,27 @@
-"""Ctrl-C: ends the command once, wherever it is; a second one ends the process at once."""
+"""Ctrl-C ends the command at once, wherever it is, and leaves no unfinished file.
+
+Raising `KeyboardInterrupt` would not do: it lands in whatever runs at the moment, and callbacks inside
+libraries swallow it. Nothing has to be unwound but the output that is being written.
+"""
 
 import os
 import signal
+import sys
 import threading
 from typing import Any
 
-_SEEN = threading.Event()
+from ..storage import abandon
 
-
-def interrupted() -> bool:
-    """Whether Ctrl-C was pressed. Code deep in a library may swallow the exception, but not this."""
-    return _SEEN.is_set()
+MESSAGE = "\njaxdyn: interrupted; no result was written"
 
 
 def listen() -> None:
-    """Note interrupts from now on (in the main thread; elsewhere Python's own handling stays)."""
-    _SEEN.clear()
+    """Handle interrupts from now on (in the main thread; elsewhere Python's own handling stays)."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, _note)
+        signal.signal(signal.SIGINT, _end)
 
 
-def _note(signum: int, frame: Any) -> None:
-    if _SEEN.is_set():
-        os._exit(130)
-    _SEEN.set()
-    raise KeyboardInterrupt
+def _end(signum: int, frame: Any) -> None:
+    abandon()
+    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{MESSAGE}\n".encode())
+    os._exit(130)

@@ -69,6 +69,8 @@ def _plain(value: Any) -> Any:
 
 
 def _config_file(arguments: list[str]) -> str | None:
+    if sum(word == "--config" or word.startswith("--config=") for word in arguments) > 1:
+        raise ValueError("--config: expected one TOML file, got several")
     for position, word in enumerate(arguments):
         if word == "--config":
             if position + 1 == len(arguments):

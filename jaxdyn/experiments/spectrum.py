@@ -65,7 +65,7 @@ def spectrum(
         name: ("time", np.asarray(value), {"symbol": symbol}) for name, (value, symbol) in along_time.items()
     }
     variables["eigenvalue"] = (("time", "mode"), np.asarray(eigenvalues), {"symbol": "eigenvalues of S = Aᵀ A"})
-    arguments = {"n": n, "t1": t1, "scale": scale, "seed": seed, "solver": solver} | (settings or {})
+    arguments = (settings or {}) | {"n": n, "t1": t1, "scale": scale, "seed": seed, "solver": solver}
     return xr.Dataset(
         variables,
         coords={"time": ("time", times, {"units": "flow units"}), "mode": np.arange(1, moments.m + 1)},

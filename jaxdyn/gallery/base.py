@@ -4,10 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import jax
 import xarray as xr
 from matplotlib.axes import Axes
 
 from ..plotting.style import figure
+from ..provenance import provenance
 from ..storage import save_dataset, save_figure
 
 
@@ -34,7 +36,9 @@ class Picture:
 
 def make(picture: Picture, folder: Path, *, fast: bool) -> list[Path]:
     """Compute, draw and write data, PDF and PNG into an existing folder."""
-    dataset = picture.compute(fast).assign_attrs(caption=picture.caption)
+    dataset = picture.compute(fast)
+    origin = provenance(settings={"id": picture.id, "fast": fast}, precision="float64", devices=jax.local_devices()[:1])
+    dataset = dataset.assign_attrs(origin | dataset.attrs | {"caption": picture.caption})
     written = [save_dataset(dataset, folder / f"{picture.stem}.nc")]
     with figure(picture.rows, picture.columns, height=picture.height) as (fig, axes):
         picture.draw(axes, dataset)
