@@ -7,7 +7,7 @@ import xarray as xr
 
 from ..moments import Moments
 from ..provenance import provenance
-from ..solve.flow import flow
+from ..solve.descent import descend
 from ..status import Status
 from ..systems.siamese import MovingAverage, Objective, StopGradient
 from ..systems.spheres import ScalarData, radii
@@ -19,11 +19,12 @@ def portrait(
     tau: float = 1.0,
     weight_decay: float = 0.15,
     ema_rate: float = 0.3,
-    t1: float = 200.0,
+    t1: float = 100.0,
+    lr: float = 0.02,
     n_starts: int = 16,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Flows of SG, EMA and the objective from the same starts (n = 2, m = 1).
+    """Procedures SG, EMA and objective in short steps from the same starts (n = 2, m = 1).
 
     Starts lie evenly on two circles inside and outside S₁, each with a predictor of its own, drawn
     around ½I. Returns `encoder` [system, start, time, axis], with the radii of S₁ and S₂ as attributes.
@@ -31,7 +32,8 @@ def portrait(
     Args:
         rho, tau, weight_decay: ρ, τ, λ with Δ = τ² − 4ρλ > 0.
         ema_rate: β of the teacher, per unit of time.
-        t1: length of the flow, in flow units.
+        t1: length, in flow units (steps times lr).
+        lr: learning rate, short enough for paths to look like the flow's.
         n_starts, seed: number of starts and the seed of their predictors.
     """
     data = ScalarData(rho, tau, weight_decay)
@@ -42,7 +44,9 @@ def portrait(
         lengths = np.where(np.arange(n_starts) % 2 == 0, 1.35 * outer, 0.75 * outer)
         encoders = (lengths * np.stack([np.cos(angles), np.sin(angles)])).T[:, :, None]
         predictors = np.eye(2) / 2 + np.random.default_rng(seed).normal(0, 0.5, (n_starts, 2, 2))
-        times = np.concatenate([[0.0], np.geomspace(1e-2, t1, 400)])
+        every = 5
+        steps = round(t1 / lr / every) * every
+        times = lr * np.arange(0, steps + 1, every)
         systems = {
             "stop gradient": StopGradient(weight_decay),
             "moving average": MovingAverage(weight_decay, ema_rate=ema_rate),
@@ -52,13 +56,13 @@ def portrait(
         for system in systems.values():
 
             def run(a, b, system=system):
-                return flow(system, system.state(encoder=a, predictor=b), moments, t1, ts=times)
+                return descend(system, system.state(encoder=a, predictor=b), moments, lr, steps, save_every=every)
 
             trajectory = jax.vmap(run)(jnp.asarray(encoders), jnp.asarray(predictors))
             paths.append(np.asarray(trajectory.states.encoder)[..., 0])
             ends.append(np.asarray(trajectory.status))
     settings = {
-        "rho": rho, "tau": tau, "weight_decay": weight_decay, "ema_rate": ema_rate, "t1": t1,
+        "rho": rho, "tau": tau, "weight_decay": weight_decay, "ema_rate": ema_rate, "t1": t1, "lr": lr,
         "n_starts": n_starts, "seed": seed,
     }  # fmt: skip
     return xr.Dataset(
