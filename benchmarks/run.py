@@ -2,8 +2,9 @@
 
 Every workload is a module of this folder with `NAME`, `METHODS` (the first is the reference) and
 `prepare(method, quick)`, which returns a function that does the work once and returns what it did as
-a comparable result. The runner separates the first call (compilation included) from the median of
-the later ones, checks that all methods got the same result, and prints ratios within one process.
+a comparable result; it may have `rates`, which returns lines (what, first, later, unit). The runner
+separates the first call (compilation included) from the median of the later ones, checks that all
+methods got the same result, and prints ratios within one process.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import time
 from importlib import import_module, metadata
 from pathlib import Path
 
-WORKLOADS = ("trials",)
+WORKLOADS = ("trials", "equilibria")
 
 
 def measure(workload, method: str, quick: bool) -> dict:
@@ -52,9 +53,15 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def rate_table(name: str, lines: list[tuple]) -> str:
+    rows = [f"| {what} | {cold:,.0f} | {warm:,.0f} | {unit} |" for what, cold, warm, unit in lines]
+    return "\n".join([f"### {name}: rates\n", "| what | first call | later | unit |", "|---|---|---|---|", *rows, ""])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="run.py bench", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="smaller sizes, about a minute")
+    parser.add_argument("--only", nargs="*", choices=WORKLOADS, default=list(WORKLOADS), help="which workloads")
     parser.add_argument(
         "--out", type=Path, default=Path("results/benchmarks"), help="folder for the JSON and the table"
     )
@@ -70,7 +77,7 @@ def main() -> int:
         "workloads": {},
     }
     text = []
-    for name in WORKLOADS:
+    for name in options.only:
         workload = import_module(name)
         for case in workload.CASES:
             title = f"{workload.NAME}: {case}"
@@ -81,6 +88,11 @@ def main() -> int:
             text.append(
                 f"### {title}\n\n{table(rows)}\n\nResults {'equal' if same else 'DIFFER'}: {rows[0]['result']}\n"
             )
+            print(text[-1], flush=True)
+        if hasattr(workload, "rates"):
+            lines = workload.rates(options.quick)
+            report["workloads"][f"{workload.NAME}: rates"] = lines
+            text.append(rate_table(workload.NAME, lines))
             print(text[-1], flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "benchmarks.json").write_text(json.dumps(report, indent=2))

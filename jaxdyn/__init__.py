@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from .analysis.basins import basin_fractions as basin_fractions
+    from .analysis.continuation import branches as branches
+    from .analysis.equilibria.census import Equilibria as Equilibria
+    from .analysis.equilibria.census import census as census
+    from .analysis.equilibria.census import equilibria as equilibria
+    from .analysis.integrability import gradient_defect as gradient_defect
+    from .analysis.stability import Verdict as Verdict
+    from .analysis.stability import stability as stability
+    from .analysis.threshold import collapse_threshold as collapse_threshold
     from .ensemble.laws import Law as Law
     from .ensemble.protocol import Protocol as Protocol
     from .ensemble.trials import Outcome as Outcome
@@ -25,6 +34,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Descent": "solve.descent",
+    "Equilibria": "analysis.equilibria.census",
     "Law": "ensemble.laws",
     "Moments": "moments",
     "MovingAverage": "systems.siamese",
@@ -34,9 +44,17 @@ _HOME = {
     "Status": "status",
     "StopGradient": "systems.siamese",
     "Trajectory": "solve.flow",
+    "Verdict": "analysis.stability",
+    "basin_fractions": "analysis.basins",
+    "branches": "analysis.continuation",
+    "census": "analysis.equilibria.census",
+    "collapse_threshold": "analysis.threshold",
     "descend": "solve.descent",
+    "equilibria": "analysis.equilibria.census",
     "flow": "solve.flow",
+    "gradient_defect": "analysis.integrability",
     "run_trials": "ensemble.trials",
+    "stability": "analysis.stability",
 }
 
 __all__ = ["__version__", *_HOME]

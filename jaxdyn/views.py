@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from .arrays import float_dtype
 from .checks import number, whole_number
-from .moments import check_views
+from .moments import Moments, check_views
 
 _SIDE = 8  # of a digit, in pixels
 
@@ -88,6 +88,29 @@ def load_views(location: str | os.PathLike[str], m: int | None = None) -> Views:
         mean, basis, _ = _principal_components(np.concatenate([x, y]), m)
         x, y = (x - mean) @ basis, (y - mean) @ basis
     return Views(jnp.asarray(x, dtype), jnp.asarray(y, dtype))
+
+
+def load_moments(location: str | os.PathLike[str], m: int | None = None) -> Moments:
+    """Second moments from a file of the user's: an `.npz` with xx and yx [m, m] (and yy), or paired views.
+
+    Args:
+        location: as `load_views` takes it, or an `.npz` file with the moments themselves.
+        m: for views: dimensions kept, see `load_views`; for moments: what m must be, if given.
+
+    Raises:
+        ValueError: one line that says what is wrong with the file or the arrays.
+    """
+    location = os.fspath(location)
+    loaded = None if "," in location else _read(location)
+    if not (isinstance(loaded, dict) and {"xx", "yx"} <= loaded.keys()):
+        return Moments.from_views(*load_views(location, m))
+    try:
+        moments = Moments(loaded["xx"], loaded["yx"], loaded.get("yy"))
+    except ValueError as error:
+        raise ValueError(f"{location}: {error}") from None
+    if m is not None and moments.m != m:
+        raise ValueError(f"{location}: expected moments of {m} dimensions, got {moments.m}")
+    return moments
 
 
 def _augment(key: PRNGKeyArray, image: Array, shift: int, noise: float, masked: float) -> Array:

@@ -1,6 +1,6 @@
 """The registry, filled: importing this package registers every claim."""
 
-from . import linear, random_trials, tian_modes, tian_observations, tian_theorems
+from . import equilibria, linear, random_trials, tian_modes, tian_observations, tian_theorems
 from .base import CLAIMS, Claim, Evidence, Verdict
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "Claim",
     "Evidence",
     "Verdict",
+    "equilibria",
     "linear",
     "random_trials",
     "tian_modes",

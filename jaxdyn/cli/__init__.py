@@ -14,6 +14,8 @@ from .interrupt import MESSAGE, listen
 COMMANDS = {
     "trials": "run the random m = 1 trials of SG and EMA: the table of outcomes, with figures",
     "flow": "integrate a system on real second moments and follow its spectrum",
+    "equilibria": "find every equilibrium on given second moments, its stability, with proofs",
+    "threshold": "find the weight decay at which stable equilibria vanish",
     "claims": "compute the papers' claims and print the verdicts",
     "figures": "compute and draw the papers' figures",
 }

@@ -76,7 +76,7 @@ def _draw_for(kinds: tuple[str, ...], n: int, discriminant: str, capped: bool) -
         def candidate(attempt):
             keys = jax.random.split(jax.random.fold_in(key_data, attempt), 3)
             rho, tau, weight_decay = (
-                _sample(kind, k, p, ()) for kind, k, p in zip(kinds, keys, parameters[:3], strict=False)
+                sample(kind, k, p, ()) for kind, k, p in zip(kinds, keys, parameters[:3], strict=False)
             )
             fine = rho > 0
             if discriminant == "nonnegative":
@@ -90,17 +90,18 @@ def _draw_for(kinds: tuple[str, ...], n: int, discriminant: str, capped: bool) -
         _, (rho, tau, weight_decay, fine) = jax.lax.while_loop(
             lambda carry: ~carry[1][3] & (carry[0] < _MAX_REDRAWS), retry, (jnp.uint32(0), candidate(0))
         )
-        lr = _sample(kinds[3], key_lr, parameters[3], ())
+        lr = sample(kinds[3], key_lr, parameters[3], ())
         if capped:
             lr = jnp.minimum(lr, cap * rho / tau**2)
-        encoder = _sample(kinds[4], key_encoder, parameters[4], (n, 1))
-        predictor = _sample(kinds[5], key_predictor, parameters[5], (n, n))
+        encoder = sample(kinds[4], key_encoder, parameters[4], (n, 1))
+        predictor = sample(kinds[5], key_predictor, parameters[5], (n, n))
         return Draw(rho, tau, weight_decay, lr, encoder, predictor), fine
 
     return jax.jit(jax.vmap(one, in_axes=(None, 0, None, None)))
 
 
-def _sample(kind: str, key: PRNGKeyArray, parameters: Float[Array, " k"], shape: tuple[int, ...]) -> Array:
+def sample(kind: str, key: PRNGKeyArray, parameters: Float[Array, " k"], shape: tuple[int, ...]) -> Array:
+    """Float64 numbers of one kind of law, whose parameters may be traced."""
     if kind == "constant":
         return jnp.full(shape, parameters[0])
     if kind == "normal":

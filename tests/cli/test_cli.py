@@ -50,6 +50,15 @@ def lines(text):
         (["flow", "--dim", "70"], "m: expected at most 61"),
         (["flow", "--system", "byol"], "byol"),
         (["flow", "--t1", "inf"], "t1"),
+        (["equilibria", "--weight-decay", "0"], "weight_decay: expected a number > 0, got 0.0"),
+        (["equilibria", "--tau", "0"], "weight_decay: yx is zero"),
+        (["equilibria", "--moments", "missing.npz"], "missing.npz: no such file"),
+        (["equilibria", "--dim", "3"], "dim: scalar moments have one dimension, got 3"),
+        (["equilibria", "--rho", "0"], "rho: expected a number > 0"),
+        (["equilibria", "--system", "objective"], "objective"),
+        (["equilibria", "--trials", "-1"], "trials: expected a whole number >= 0, got -1"),
+        (["threshold", "--points", "2"], "points: expected a whole number >= 4, got 2"),
+        (["threshold", "--n", "0"], "n: expected a whole number >= 1, got 0"),
         (["figures", "T-99"], "ids: unknown figure 't-99'; there are P-trajectories"),
         (["trials", "--dtype", "float32"], "tolerance: float32 cannot resolve 1e-07"),
         (["claims", "--only", "P-9.9"], "only: unknown claim 'P-9.9'; the registry has P-balance"),
@@ -255,3 +264,30 @@ def test_degenerate_draws_are_drawn(change, tmp_path, capsys):
 def test_figures_by_id(tmp_path, capsys):
     assert main(["figures", "t-4", "--fast", "--out", str(tmp_path)]) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"t-4.nc", "t-4.pdf", "t-4.png"}
+
+
+def test_equilibria_of_a_users_moments(tmp_path, capsys):
+    np.savez(tmp_path / "moments.npz", xx=np.diag([1.0, 1.5]), yx=np.diag([0.8, 0.9]))
+    arguments = ["equilibria", "--moments", str(tmp_path / "moments.npz"), "--weight-decay", "0.05", "--certify"]
+    assert main([*arguments, "--trials", "20", "--lr", "0.1", "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("proved") == 9
+    assert "\ncomplete\n" in printed
+    assert "NOT" not in printed
+    with xr.open_dataset(tmp_path / "out" / "equilibria.nc", engine="scipy") as data:
+        assert data.sizes["equilibrium"] == 9
+        assert data["n_unstable"].values[0] == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"equilibria.nc", "equilibria.pdf", "equilibria.png", "settings.toml", "trials.nc"}
+    np.savez(tmp_path / "wrong.npz", xx=np.diag([1.0, -1.0]), yx=np.eye(2))
+    assert main(["equilibria", "--moments", str(tmp_path / "wrong.npz")]) == 2
+    assert "wrong.npz: xx: expected a positive semidefinite matrix" in capsys.readouterr().err
+
+
+def test_threshold_at_m_1_is_the_closed_form(tmp_path, capsys):
+    assert main(["threshold", "--rho", "2", "--tau", "0.6", "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    row = next(line.split() for line in printed.splitlines() if "fold" in line)
+    assert float(row[1]) == pytest.approx(0.6**2 / 8, rel=1e-7)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"settings.toml", "threshold.nc", "threshold.pdf", "threshold.png"}

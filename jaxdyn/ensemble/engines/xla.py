@@ -56,12 +56,14 @@ def run(
     *,
     devices: Sequence[Device] | None = None,
     progress: Progress | None = None,
+    stages: Sequence[Stage] | None = None,
 ) -> Finished:
     """Run every trial until it is done; see `engines.base` for the contract.
 
     Args:
         devices: where to run; default: the first device of the default backend.
         progress: called with the number of trials newly finished, from any worker's thread.
+        stages: lane widths by age, for work whose steps are much dearer than a trial's; default: by device.
     """
     states, params = (jax.tree.map(_on_host, tree) for tree in (states, params))
     sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves((states, params))}
@@ -79,7 +81,7 @@ def run(
     except TypeError:  # functions that cannot be hashed, such as bound methods of modules with arrays
         advance = _compiled_chunk.__wrapped__(step, done)
     per_device = max(1, (os.cpu_count() or 1) // len(devices)) if on_cpu else 1
-    for stage in _STAGES["cpu" if on_cpu else "accelerator"]:
+    for stage in stages or _STAGES["cpu" if on_cpu else "accelerator"]:
         batch.queue.extend(np.flatnonzero(batch.status == _RUNNING).tolist())
         workers = [device for device in devices for _ in range(per_device)]
         workers = workers[: max(1, -(-len(batch.queue) // stage.width))]

@@ -1,0 +1,83 @@
+"""`jaxdyn equilibria`: every equilibrium on given second moments, its stability, proofs, and who reaches it."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..checks import number, whole_number
+from ..storage import check_folder, save_dataset, save_figure, save_settings, staged
+from .problem import Problem, load, system_of
+from .settings import as_toml, read_settings
+
+
+@dataclass(frozen=True)
+class Settings(Problem):
+    """Find every equilibrium of SG or EMA on second moments, and say which are stable.
+
+    Prints a line for each O(n)-orbit with its rank, unstable directions and verdict, and whether the list is
+    complete; writes the data, the settings and a figure of the Jacobians' eigenvalues.
+    """
+
+    weight_decay: float | None = None
+    """λ of encoder and predictor, per unit of time; default: a tenth of ¼‖YX^(−½)‖², above which all collapses."""
+    lr: float | None = None
+    """Also linearise the discrete procedure with this learning rate."""
+    certify: bool = False
+    """Prove each equilibrium and its unstable count in ball arithmetic (needs python-flint)."""
+    trials: int = 0
+    """Also run so many random trials of the procedure (at lr, or 0.05) and say where they end."""
+    out: Path = Path("results/equilibria")
+    """Folder for the data, the settings and the figure."""
+    config: Path | None = None
+    """A TOML file with any of these settings; the command line overrides it."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.weight_decay is not None:
+            number("weight_decay", self.weight_decay, above=0)
+        whole_number("trials", self.trials, low=0, high=2**32)
+        if self.lr is not None:
+            number("lr", self.lr, above=0)
+
+
+def main(arguments: list[str]) -> int:
+    settings = read_settings(Settings, "equilibria", arguments)
+    folder = check_folder(settings.out)
+    began = time.perf_counter()
+
+    import jax
+
+    from ..analysis.basins import basin_fractions
+    from ..analysis.equilibria import decay_bound, equilibria
+    from ..ensemble.protocol import Protocol
+    from ..plotting.equilibria import eigenvalue_panel
+    from ..plotting.style import figure
+
+    with jax.enable_x64(True):
+        moments = load(settings)
+        bound = float(decay_bound(moments))
+        if settings.weight_decay is None and bound == 0:
+            raise ValueError("weight_decay: yx is zero, so there is no default; give one")
+        decay = bound / 10 if settings.weight_decay is None else settings.weight_decay
+        system = system_of(settings, decay)
+        found = equilibria(system, moments, settings.n, lr=settings.lr, certify=settings.certify)
+        dataset = found.to_dataset()
+        print(f"{settings.system} on {settings.moments}, m = {moments.m}, n = {found.n}, "
+              f"λ = {decay:.6g}\n\n{found}")  # fmt: skip
+        basins = None
+        if settings.trials:
+            protocol = Protocol(n=found.n, lr=settings.lr or 0.05)
+            basins = basin_fractions(system, moments, protocol, settings.trials, seed=settings.seed, census=found)
+            print(f"\n{settings.trials:,} random trials, weights {protocol.encoder}, lr {protocol.lr}\n{basins}")
+    with staged(folder) as stage:
+        written = [
+            save_dataset(dataset, stage / "equilibria.nc"),
+            save_settings(as_toml(settings), stage / "settings.toml"),
+        ]
+        if basins is not None:
+            written.append(save_dataset(basins.trials, stage / "trials.nc"))
+        with figure(1, 1, width=3.6, height=2.8) as (fig, axes):
+            eigenvalue_panel(axes[0], dataset)
+            written += save_figure(fig, stage / "equilibria")
+    print(f"wrote {', '.join(path.name for path in written)} to {folder} in {time.perf_counter() - began:.1f} s")
+    return 0

@@ -1,0 +1,67 @@
+"""What `equilibria` and `threshold` share: which moments, which system."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..checks import number, one_of, whole_number
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Second moments and a system on them."""
+
+    moments: str = "scalar"
+    """"scalar" (m = 1: rho and tau below), "digits" (scikit-learn's, augmented), an .npz file with xx and yx, or
+    with paired views x and y, or two .npy files "x.npy,y.npy"."""
+    rho: float = 1.0
+    """E[x²] for scalar moments."""
+    tau: float = 0.8
+    """E[yx] for scalar moments."""
+    dim: int | None = None
+    """Input dimension m: principal components kept of digits (default 2) or of views (default all)."""
+    system: Literal["sg", "ema"] = "sg"
+    """Stop gradient or moving average; they share equilibria, not their stability."""
+    n: int | None = None
+    """Embedding dimension; default: m + 1."""
+    predictor_lr_ratio: float = 1.0
+    """α_p, learning rate of the predictor over that of the encoder."""
+    ema_rate: float = 0.05
+    """β of the moving-average teacher, per unit of time (system ema)."""
+    seed: int = 0
+    """Seed of the digits' augmentations and of random starts."""
+
+    def __post_init__(self):
+        one_of("system", self.system, ("sg", "ema"))
+        number("rho", self.rho, above=0)
+        number("tau", self.tau)
+        number("predictor_lr_ratio", self.predictor_lr_ratio, above=0)
+        number("ema_rate", self.ema_rate, low=0)
+        whole_number("seed", self.seed, low=0, high=2**32 - 1)
+        for name in ("dim", "n"):
+            if getattr(self, name) is not None:
+                whole_number(name, getattr(self, name))
+
+
+def load(settings: Problem) -> Any:
+    """The moments, in float64 (call it under `jax.enable_x64`)."""
+    import jax
+
+    from ..moments import Moments
+    from ..views import digits_views, load_moments
+
+    if settings.moments == "scalar":
+        if settings.dim not in (None, 1):
+            raise ValueError(f"dim: scalar moments have one dimension, got {settings.dim}")
+        return Moments.scalar(settings.rho, settings.tau)
+    if settings.moments == "digits":
+        return Moments.from_views(*digits_views(jax.random.key(settings.seed), settings.dim or 2))
+    return load_moments(settings.moments, settings.dim)
+
+
+def system_of(settings: Problem, weight_decay: Any) -> Any:
+    """The system with this weight decay."""
+    from ..systems.siamese import MovingAverage, StopGradient
+
+    if settings.system == "sg":
+        return StopGradient(weight_decay, settings.predictor_lr_ratio)
+    return MovingAverage(weight_decay, settings.predictor_lr_ratio, ema_rate=settings.ema_rate)
