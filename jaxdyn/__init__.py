@@ -11,9 +11,9 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .analysis.basins import basin_fractions as basin_fractions
     from .analysis.continuation import branches as branches
-    from .analysis.equilibria.census import Equilibria as Equilibria
-    from .analysis.equilibria.census import census as census
-    from .analysis.equilibria.census import equilibria as equilibria
+    from .analysis.equilibria.listing import Equilibria as Equilibria
+    from .analysis.equilibria.listing import census as census
+    from .analysis.equilibria.listing import equilibria as equilibria
     from .analysis.integrability import gradient_defect as gradient_defect
     from .analysis.stability import Verdict as Verdict
     from .analysis.stability import stability as stability
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Descent": "solve.descent",
-    "Equilibria": "analysis.equilibria.census",
+    "Equilibria": "analysis.equilibria.listing",
     "Law": "ensemble.laws",
     "Moments": "moments",
     "MovingAverage": "systems.siamese",
@@ -47,10 +47,10 @@ _HOME = {
     "Verdict": "analysis.stability",
     "basin_fractions": "analysis.basins",
     "branches": "analysis.continuation",
-    "census": "analysis.equilibria.census",
+    "census": "analysis.equilibria.listing",
     "collapse_threshold": "analysis.threshold",
     "descend": "solve.descent",
-    "equilibria": "analysis.equilibria.census",
+    "equilibria": "analysis.equilibria.listing",
     "flow": "solve.flow",
     "gradient_defect": "analysis.integrability",
     "run_trials": "ensemble.trials",

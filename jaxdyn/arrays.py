@@ -1,8 +1,9 @@
 """Array arguments as they arrive: lists, NumPy and JAX arrays, traced values; checked where they can be."""
 
+import functools
 import math
-from collections.abc import Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,20 @@ from . import checks
 
 ScalarLike: TypeAlias = float | int | np.floating | np.integer | np.ndarray | jax.Array
 ArrayLike: TypeAlias = np.ndarray | jax.Array | Sequence[Any]
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def in_float64(function: Function) -> Function:
+    """The function, run under `jax.enable_x64`: its results are in float64 whatever the caller's setting."""
+
+    @functools.wraps(function)
+    def wrapped(*arguments, **options):
+        with jax.enable_x64(True):
+            return function(*arguments, **options)
+
+    return wrapped  # type: ignore[return-value]
 
 
 def is_traced(*values: Any) -> bool:

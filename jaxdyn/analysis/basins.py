@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from ..arrays import traceable
+from ..arrays import in_float64, traceable
 from ..checks import one_of, whole_number
 from ..ensemble.draws import blockwise, sample
 from ..ensemble.engines import ENGINES
@@ -22,7 +22,7 @@ from ..moments import Moments
 from ..provenance import provenance
 from ..status import Status
 from ..systems.siamese import Siamese
-from .equilibria.census import Equilibria, Equilibrium, equilibria
+from .equilibria.listing import Equilibria, Equilibrium, equilibria
 
 
 class Share(NamedTuple):
@@ -72,6 +72,7 @@ class _Trial(NamedTuple):
     tolerance: Any
 
 
+@in_float64
 def basin_fractions(
     system: Siamese,
     moments: Moments,

@@ -16,10 +16,10 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from ..arrays import traceable
+from ..arrays import in_float64, traceable
 from ..checks import number, whole_number
-from .equilibria.census import census
 from .equilibria.equations import Chart, chart_equations, chart_gram, pack, reduce
+from .equilibria.listing import census
 from .equilibria.solve import thin_student
 from .stability import Verdict, stability
 
@@ -121,6 +121,7 @@ def _tracer(branch: _Branch, steps: int) -> Any:
     return jax.jit(jax.vmap(one))
 
 
+@in_float64
 def branches(
     settings: Settings,
     low: float,

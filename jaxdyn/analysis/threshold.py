@@ -16,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ..arrays import in_float64
 from ..checks import whole_number
 from ..moments import Moments
 from ..systems.siamese import Objective, Siamese, StopGradient
 from .continuation import lift
-from .equilibria.census import census
 from .equilibria.equations import Chart, chart_at, chart_equations, decay_bound, reduce
+from .equilibria.listing import census
 from .equilibria.solve import refine_one
 from .stability import Verdict, stability
 
@@ -47,6 +48,7 @@ class Threshold(NamedTuple):
     complete: bool
 
 
+@in_float64
 def collapse_threshold(
     moments: Moments | Sequence[Moments],
     system: Siamese | None = None,

@@ -88,7 +88,7 @@ def compute_cone(fast: bool) -> xr.Dataset:
 
 PICTURES = (
     Picture("P-branches", "All equilibria of SG over the weight decay, m = 2, n = 3: thick blue is stable, dashed of "
-            "rank one; small dots at folds; larger ones where 60 random trials at each of nine λ end. Ours: X = "
+            "rank one; open circles at folds; dots where 60 random trials at each of nine λ end. Ours: X = "
             "[[1, 0.1], [0.1, 1.5]], Y = [[0.8, 0.05], [−0.02, 0.9]].",
             compute_branches, draw_branches, 1, 1, 4.0),
     Picture("P-eigenvalues", "Eigenvalues of the flow's Jacobian at every equilibrium, the orbit's zeros left out; "

@@ -40,7 +40,7 @@ def branch_panel(ax: Axes, branches: xr.Dataset, label: str) -> None:
                     linewidth=1.6 if kind == 0 else 0.9)  # fmt: skip
             seen.add(kind)
         folds = branch["fold"].values == 1
-        ax.plot(p[folds], size[folds], "o", color=BLACK, markersize=2.5)
+        ax.plot(p[folds], size[folds], "o", markerfacecolor="white", markeredgecolor=BLACK, markersize=4, zorder=6)
     ax.axhline(0, color=_look(0)[0], linewidth=1.6)
     ax.set(xlabel=label, ylabel="‖A‖ at the equilibrium", ylim=(-0.02 * ax.get_ylim()[1], None))
     entries = [ax.plot([], [], color=_look(kind)[0], linewidth=1.2)[0] for kind in sorted(seen)]
@@ -75,7 +75,7 @@ def eigenvalue_panel(ax: Axes, found: xr.Dataset) -> None:
         ax.plot(real[index][kept], height, marker, color=colour, markersize=3.5, alpha=0.8, markeredgewidth=0)
     largest = np.abs(real).max() or 1.0
     ax.set_xscale("symlog", linthresh=0.02 * largest, linscale=1.5)
-    ax.set(xlabel="Re (growth per unit of time; linear near zero, then logarithmic)",
+    ax.set(xlabel="Re, 1/time (logarithmic away from zero)",
            xlim=(-1.5 * largest, max(1.5 * real.max(), 0.01 * largest)))  # fmt: skip
     ax.set_xticks([-largest, -0.1 * largest, 0], [f"{-largest:.2g}", f"{-0.1 * largest:.2g}", "0"])
     ax.minorticks_off()

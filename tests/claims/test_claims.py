@@ -97,16 +97,16 @@ def test_a_wrong_field_has_other_equilibria(id, monkeypatch, fresh_compilations)
 
 @pytest.mark.slow  # as above
 def test_the_census_claims_can_turn(monkeypatch, fresh_compilations):
-    from jaxdyn.analysis.equilibria import census
+    from jaxdyn.analysis.equilibria import listing
     from jaxdyn.claims import equilibria
 
-    summary = census._summary
-    blind = lambda *a: dataclasses.replace(summary(*a), n_unstable=0, verdict=census.Verdict.STABLE)  # noqa: E731
+    summary = listing._summary
+    blind = lambda *a: dataclasses.replace(summary(*a), n_unstable=0, verdict=listing.Verdict.STABLE)  # noqa: E731
     with monkeypatch.context() as patch:
-        patch.setattr(census, "_summary", blind)
+        patch.setattr(listing, "_summary", blind)
         assert CLAIMS["P-4.10"].compute(True).verdict == Verdict.REPRODUCED
     with monkeypatch.context() as patch:
-        patch.setattr(census.Equilibria, "stable", property(lambda self: ()))
+        patch.setattr(listing.Equilibria, "stable", property(lambda self: ()))
         assert CLAIMS["P-partial"].compute(True).verdict == Verdict.CONTRADICTED
     with monkeypatch.context() as patch:
         patch.setattr(equilibria, "_decays", lambda moments, share=1.0: [1e4 for _ in moments])

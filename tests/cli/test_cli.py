@@ -56,12 +56,12 @@ def lines(text):
         (["equilibria", "--dim", "3"], "dim: scalar moments have one dimension, got 3"),
         (["equilibria", "--rho", "0"], "rho: expected a number > 0"),
         (["equilibria", "--system", "objective"], "objective"),
-        (["equilibria", "--trials", "-1"], "trials: expected a whole number >= 0, got -1"),
+        (["equilibria", "--trials", "-1"], "trials: expected a whole number from 0 to 4294967296, got -1"),
         (["threshold", "--points", "2"], "points: expected a whole number >= 4, got 2"),
         (["threshold", "--n", "0"], "n: expected a whole number >= 1, got 0"),
         (["figures", "T-99"], "ids: unknown figure 't-99'; there are P-trajectories"),
         (["trials", "--dtype", "float32"], "tolerance: float32 cannot resolve 1e-07"),
-        (["claims", "--only", "P-9.9"], "only: unknown claim 'P-9.9'; the registry has P-balance"),
+        (["claims", "--only", "P-9.9"], "only: unknown claim 'P-9.9'; the registry has P-"),
     ],
 )
 def test_mistakes_get_one_line_and_exit_2(arguments, message, capsys, tmp_path, monkeypatch):

@@ -129,3 +129,18 @@ def test_unhashable_steps_run_too(engine):
 def test_names_agree_with_registries():
     assert tuple(ENGINES) == names.ENGINES
     assert tuple(SOLVERS) == names.SOLVERS
+
+
+def test_steps_with_linear_algebra_calls_finish():
+    """LAPACK calls of two engine threads wait for each other in XLA's thread pool: such steps get one thread."""
+    rng = np.random.default_rng(0)
+    matrices = rng.normal(size=(1500, 7, 7)) + 1j * rng.normal(size=(1500, 7, 7)) + 20 * np.eye(7)
+
+    def step(x, matrix):
+        return jnp.linalg.solve(matrix, x) + 1
+
+    still = lambda old, new, matrix: jnp.abs(new - old).max() < 1e-12  # noqa: E731
+    finished = ENGINES["xla"](step, still, np.zeros((1500, 7), complex), matrices, 500)
+    assert (finished.status == jd.Status.CONVERGED).all()
+    want = np.linalg.solve(np.eye(7) - np.linalg.inv(matrices), np.ones((1500, 7, 1)))[..., 0]
+    np.testing.assert_allclose(finished.states, want, rtol=1e-9)

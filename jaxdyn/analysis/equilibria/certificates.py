@@ -23,7 +23,7 @@ from ...moments import Moments
 from ...systems.siamese import MovingAverage, Objective, Siamese
 
 if TYPE_CHECKING:
-    from .census import Equilibrium
+    from .listing import Equilibrium
 
 _BITS = 106
 _LARGEST_BOX = 1e-8  # of the proven box's half-width, relative to ‖S‖: the root must be the one that was given

@@ -8,7 +8,7 @@ import xarray as xr
 
 from ...provenance import provenance
 from ..stability import Verdict
-from .census import Equilibria, Linearisation
+from .listing import Equilibria, Linearisation
 
 
 def table(found: Equilibria) -> str:

@@ -13,6 +13,7 @@ the longest trial is what an ensemble waits for in the end).
 import functools
 import itertools
 import os
+import re
 import threading
 from collections import deque
 from collections.abc import Sequence
@@ -80,13 +81,23 @@ def run(
         advance = _compiled_chunk(step, done)
     except TypeError:  # functions that cannot be hashed, such as bound methods of modules with arrays
         advance = _compiled_chunk.__wrapped__(step, done)
-    per_device = max(1, (os.cpu_count() or 1) // len(devices)) if on_cpu else 1
+    threads = (os.cpu_count() or 1) if on_cpu and not _calls_lapack(step, states, params) else 1
+    per_device = max(1, threads // len(devices))
     for stage in stages or _STAGES["cpu" if on_cpu else "accelerator"]:
         batch.queue.extend(np.flatnonzero(batch.status == _RUNNING).tolist())
         workers = [device for device in devices for _ in range(per_device)]
         workers = workers[: max(1, -(-len(batch.queue) // stage.width))]
         _run_stage(batch, stage, advance, workers, progress)
     return Finished(batch.states, batch.steps, batch.status)
+
+
+_LAPACK = re.compile(r"\b(lu|eigh?|svd|qr|geqrf|householder_product|cholesky|triangular_solve|schur|hessenberg)\[")
+
+
+def _calls_lapack(step: StepFunction, states: Any, params: Any) -> bool:
+    """Whether the step calls linear-algebra libraries: two threads in them deadlock in XLA's thread pool."""
+    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (states, params))
+    return bool(_LAPACK.search(str(jax.make_jaxpr(step)(*one))))
 
 
 def _on_host(leaf: Any) -> np.ndarray:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ...arrays import is_traced
+from ...arrays import in_float64, is_traced
 from ...checks import whole_number
 from ...moments import Moments
 from ...systems.siamese import MovingAverage, Objective, Siamese, StopGradient, StudentState, TeacherState
@@ -121,6 +121,7 @@ class Equilibria(Sequence[Equilibrium]):
         return dataset(self)
 
 
+@in_float64
 def equilibria(
     system: Siamese, moments: Moments, n: int | None = None, *, lr: float | None = None, certify: bool = False
 ) -> Equilibria:
@@ -161,6 +162,7 @@ def equilibria(
     return answer
 
 
+@in_float64
 def census(
     systems: Siamese | Sequence[Siamese],
     moments: Moments | Sequence[Moments],
@@ -262,6 +264,10 @@ class Problem:
             if decays[0] > bound:
                 largest = 0
                 notes.append(f"λ_A exceeds ¼‖YX^(−½)‖² = {bound:.6g}: only the origin is left")
+        if isinstance(system, MovingAverage) and float(system.ema_rate) == 0:
+            notes.append(
+                "β = 0: the teacher never moves, so its directions decide nothing and verdicts stay undetermined"
+            )
         ratio = float(system.predictor_lr_ratio)
         reduced = reduce_arrays(inner, outer, decays[0], decays[1] / ratio) if largest else Reduced(inner, outer, 1.0)
         return cls(system, moments, reduced, basis, largest, tuple(notes))
