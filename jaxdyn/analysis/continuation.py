@@ -108,7 +108,7 @@ class _Branch:
         alive = point.alive & (length > 1e-7)
         keep = lambda new, old: jnp.where(taken, new, old)  # noqa: E731
         new = _Point(keep(gram, point.gram), keep(y[-1], point.p), keep(ahead, point.tangent), length, alive)
-        return new, (new.gram, new.p, ahead[-1], taken)
+        return new, (new.gram, new.p, new.alive, taken)
 
 
 @functools.lru_cache(maxsize=16)
@@ -144,7 +144,8 @@ def branches(
     Returns:
         A dataset along (`branch`, `point`), ordered along each branch, NaN after its end: `parameter`, `gram`
         (S), `n_unstable`, `verdict`, `rank`, `fold` (where dp changes sign), `hopf` (a complex pair crossed
-        the imaginary axis since the point before). Attribute `complete`: whether the census was.
+        the imaginary axis since the point before), `cut_short` (steps ran out before the branch ended).
+        Attribute `complete`: whether the census was.
     """
     low, high = number("low", low), number("high", high)
     if high <= low:
@@ -175,16 +176,17 @@ def _trace(branch: _Branch, grams: np.ndarray, p: float, steps: int) -> list[dic
     for index, gram in enumerate(grams):
         if any(_passes(path, gram, p) for path in traced):
             continue
-        (back, p_back, d_back, ok_back), (ahead, p_ahead, d_ahead, ok_ahead) = (
+        (back, p_back, on_back, ok_back), (ahead, p_ahead, on_ahead, ok_ahead) = (
             [part[index] for part in way] for way in ways
         )
-        back, p_back, d_back = (part[ok_back][::-1] for part in (back, p_back, d_back))
-        ahead, p_ahead, d_ahead = (part[ok_ahead] for part in (ahead, p_ahead, d_ahead))
+        back, p_back = (part[ok_back][::-1] for part in (back, p_back))
+        ahead, p_ahead = (part[ok_ahead] for part in (ahead, p_ahead))
         values = np.concatenate([p_back, [p], p_ahead])
         path = {
             "gram": np.concatenate([back, gram[None], ahead]),
             "scaled": values,
             "rank": np.full(values.size, branch.rank),
+            "cut_short": np.full(values.size, on_back[-1] or on_ahead[-1]),
         }
         turns = np.sign(np.diff(values))
         fold = np.zeros(values.size, bool)
@@ -208,10 +210,13 @@ def _stabilities(settings: Settings, path: dict[str, np.ndarray], n: int) -> dic
     along = _stability_along(settings, rank, n)(path["gram"], path["parameter"])
     result, grams = jax.tree.map(np.asarray, along)
     unstable = result.n_unstable
-    complex_pair = np.abs(np.diff(unstable)) == 2
-    near = np.abs(result.eigenvalues.real) < 0.1 * np.abs(result.eigenvalues.imag)
+    # A complex pair crosses where the growing eigenvalues change in number, and only the complex ones among them.
+    values = result.eigenvalues
+    largest = np.abs(values).max(1, keepdims=True)
+    growing_pairs = ((values.real > 1e-9 * largest) & (np.abs(values.imag) > 1e-6 * largest)).sum(1)
+    change = np.diff(unstable)
     hopf = np.zeros(unstable.size, bool)
-    hopf[1:] = complex_pair & (near[1:].any(1) | near[:-1].any(1)) & ~path["fold"][1:] & ~path["fold"][:-1]
+    hopf[1:] = (change != 0) & (np.diff(growing_pairs) == change) & ~path["fold"][1:] & ~path["fold"][:-1]
     return {"n_unstable": unstable, "verdict": result.verdict, "hopf": hopf, "margin": result.margin, "gram": grams}
 
 
@@ -240,7 +245,8 @@ def _collect(paths: list[dict[str, np.ndarray]], found: Any, span: tuple[float, 
     texts = {
         "parameter": "the parameter", "gram": "S = AᵀA", "rank": "rank of S", "fold": "a fold",
         "n_unstable": "unstable directions", "verdict": " ".join(verdict.name.lower() for verdict in Verdict),
-        "hopf": "a Hopf point just before", "margin": "−max Re of the transversal eigenvalues",
+        "hopf": "a Hopf point just before", "cut_short": "the branch goes on: more steps are needed",
+        "margin": "−max Re of the transversal eigenvalues",
     }  # fmt: skip
     variables = {}
     for name, text in texts.items():

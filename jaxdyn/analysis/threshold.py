@@ -19,7 +19,7 @@ from jaxtyping import Array
 from ..arrays import in_float64
 from ..checks import whole_number
 from ..moments import Moments
-from ..systems.siamese import Objective, Siamese, StopGradient
+from ..systems.siamese import MovingAverage, Objective, Siamese, StopGradient
 from .continuation import lift
 from .equilibria.equations import Chart, chart_at, chart_equations, decay_bound, reduce
 from .equilibria.listing import census
@@ -58,8 +58,9 @@ def collapse_threshold(
 ) -> Any:
     """Thresholds of every rank that is ever stable, for one or many moments, largest weight decay first.
 
-    Above the first one's `decay` only the origin is stable: collapse is certain (to the grid's resolution: a
-    stable stretch that lies wholly between two grid points is missed).
+    Above the first one's `decay` no equilibrium but the origin is stable, as far as the grid sees: a stable stretch
+    that lies wholly between two grid points is missed. After a fold training collapses; after a Hopf point a
+    cycle may be left.
 
     Args:
         moments: one, or a sequence, which is done in one batch.
@@ -77,6 +78,8 @@ def collapse_threshold(
     system = StopGradient(1.0) if system is None else system
     if isinstance(system, Objective):
         raise ValueError("system: the objective collapses at every weight decay (P Lemma 4.3)")
+    if isinstance(system, MovingAverage) and float(system.ema_rate) == 0:
+        raise ValueError("ema_rate: expected a number > 0: with a frozen teacher no verdict is determined")
     points = whole_number("points", points, low=4)
     shares = np.concatenate([np.geomspace(_GRID_LOW, 0.1, points // 4, endpoint=False),
                              np.linspace(0.1, 0.995, points - points // 4)])  # fmt: skip
@@ -92,8 +95,7 @@ def collapse_threshold(
             where = [j for j, (_, answer) in enumerate(mine) if any(item.rank == rank for item in answer.stable)]
             decay, answer = mine[where[-1]]
             upper = mine[where[-1] + 1][0] if where[-1] + 1 < len(mine) else bound * (1 + 1e-6)
-            best = max((item for item in answer.stable if item.rank == rank), key=lambda item: item.margin)
-            brackets.append((i, rank, decay, upper, best.gram, complete))
+            brackets += [(i, rank, decay, upper, item.gram, complete) for item in answer.stable if item.rank == rank]
     dimension = (batch[0].m + 1) if n is None else n
     results: list[list[Threshold]] = [[] for _ in batch]
     for rank in sorted({bracket[1] for bracket in brackets}):
@@ -102,8 +104,14 @@ def collapse_threshold(
         for bracket, end in zip(group, _refine(system, data, group, rank, dimension), strict=True):
             decay, kind, gram, gradient = end
             results[bracket[0]].append(Threshold(rank, decay, kind, gram, gradient, bracket[5]))
-    results = [sorted(result, key=lambda each: -each.decay) for result in results]
+    results = [_last_of_each_rank(result) for result in results]
     return results if many else results[0]
+
+
+def _last_of_each_rank(ends: list[Threshold]) -> list[Threshold]:
+    """Of several stable equilibria of one rank the one that lasts longest; largest weight decay first."""
+    ordered = sorted(ends, key=lambda each: -each.decay)
+    return [each for k, each in enumerate(ordered) if each.rank not in {earlier.rank for earlier in ordered[:k]}]
 
 
 def with_decay(system: Any, decay: Any) -> Any:

@@ -10,8 +10,9 @@ import numpy as np
 
 from ..analysis import basins, integrability
 from ..analysis.equilibria import census, decay_bound
+from ..analysis.stability import Verdict as Linear
 from ..analysis.stability import stability
-from ..analysis.symmetry import rotate
+from ..analysis.symmetry import orbit_directions, rotate
 from ..ensemble.protocol import Protocol
 from ..moments import Moments
 from ..solve.flow import flow
@@ -199,11 +200,12 @@ def stability_census(fast: bool) -> Evidence:
             moments = _draws(m, count, seed=410)
             decays = _decays(moments)
             students = census([StopGradient(decay) for decay in decays], moments, lr=0.05)
-            teachers = census([MovingAverage(decay, ema_rate=0.1) for decay in decays], moments)
+            teachers = census([MovingAverage(decay, ema_rate=0.1) for decay in decays], moments, lr=0.05)
             patterns = {
                 "flow of SG": _patterns(students, m, lambda item: item.flow),
                 "procedure of SG, μ = 0.05": _patterns(students, m, lambda item: item.procedure),
                 "flow of EMA, β = 0.1": _patterns(teachers, m, lambda item: item.flow),
+                "procedure of EMA, μ = 0.05": _patterns(teachers, m, lambda item: item.procedure),
                 "α = 1, teacher frozen at the equilibrium": _table(
                     tuple(sorted(_frozen(item, answer) for item in answer if item.rank == m)) for answer in students
                 ),
@@ -211,6 +213,8 @@ def stability_census(fast: bool) -> Evidence:
             for name, pattern in patterns.items():
                 numbers[f"m = {m}, {name}: unstable directions of the full-rank equilibria, draws"] = pattern
             full = [item for answer in students for item in answer if item.rank == m]
+            frozen = Counter(_frozen(item, answer) for answer in students for item in answer if item.rank == m)
+            numbers[f"m = {m}, α = 1: full-rank equilibria, and stable ones"] = [len(full), frozen[0]]
             counts = Counter(item.verdict.name.lower() for item in full)
             numbers[f"m = {m}: full-rank equilibria of SG by verdict"] = dict(counts)
             if m > 1:
@@ -221,7 +225,8 @@ def stability_census(fast: bool) -> Evidence:
         verdict,
         f"every full-rank equilibrium of random moments at λ = {_SHARE:g} of the bound, n = m + 1, linearised "
         "transversally to its orbit. What is stable is an orbit, and only some of them: where full-rank equilibria "
-        "exist for m > 1, saddles with 1, 2 or 3 unstable directions stand beside the stable one",
+        "exist for m > 1, saddles with 1, 2 or 3 unstable directions stand beside the stable one. With a frozen "
+        "teacher (α = 1) A and B follow a gradient flow, whose stability is another question",
         numbers,
     )
 
@@ -233,18 +238,26 @@ def _patterns(answers: Sequence[Any], m: int, of: Any) -> dict[str, int]:
 
 
 def _frozen(item: Any, answer: Any) -> int:
-    """Unstable directions of (A, B) with the teacher held at the equilibrium's encoder (α = 1)."""
+    """Unstable directions of (A, B) with the teacher held at the equilibrium's encoder (α = 1); −1 if undetermined.
+
+    F(·, ·, C) is the same at (QA, BQᵀ): the orbit under that symmetry is divided out.
+    """
     frozen = MovingAverage(answer.system.weight_decay, ema_rate=0.0)
     teacher = item.state.encoder
 
     def field(t: Any, state: StudentState, moments: Moments) -> StudentState:
-        rates = frozen.field(
-            t, frozen.state(encoder=state.encoder, predictor=state.predictor, teacher=teacher), moments
-        )
+        whole = frozen.state(encoder=state.encoder, predictor=state.predictor, teacher=teacher)
+        rates = frozen.field(t, whole, moments)
         return StudentState(rates.encoder, rates.predictor)
 
-    return int(stability(field, item.state, answer.moments, directions=lambda s: jax.tree.map(lambda x: x[None] * 0, s))
-               .n_unstable)  # fmt: skip
+    def directions(state: StudentState) -> StudentState:
+        turning = orbit_directions(StudentState(state.encoder, jnp.zeros_like(state.predictor)))
+        n = state.predictor.shape[0]
+        skew = orbit_directions(StudentState(jnp.eye(n), jnp.zeros((n, n)))).encoder
+        return StudentState(turning.encoder, -state.predictor @ skew)
+
+    result = stability(field, item.state, answer.moments, directions=directions)
+    return -1 if int(result.verdict) == Linear.UNDETERMINED else int(result.n_unstable)
 
 
 @claim(

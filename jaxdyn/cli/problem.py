@@ -34,6 +34,10 @@ class Problem:
         one_of("system", self.system, ("sg", "ema"))
         number("rho", self.rho, above=0)
         number("tau", self.tau)
+        if self.moments != "scalar" and (self.rho, self.tau) != (1.0, 0.8):
+            raise ValueError("rho, tau: they belong to --moments scalar")
+        if self.system == "sg" and self.ema_rate != 0.05:
+            raise ValueError("ema_rate: it belongs to --system ema")
         number("predictor_lr_ratio", self.predictor_lr_ratio, above=0)
         number("ema_rate", self.ema_rate, low=0)
         whole_number("seed", self.seed, low=0, high=2**32 - 1)

@@ -15,7 +15,7 @@ class Settings(Problem):
     """Find the collapse threshold: the largest weight decay with a stable nonzero equilibrium, rank by rank.
 
     Prints the thresholds and how stability ends there, and the bound above which only the origin is left;
-    writes the branches of equilibria over the weight decay, with a figure.
+    writes the branches of equilibria over the weight decay, with a figure, where there are any.
     """
 
     points: int = 24
@@ -36,6 +36,7 @@ def main(arguments: list[str]) -> int:
     began = time.perf_counter()
 
     import jax
+    import numpy as np
 
     from ..analysis.continuation import branches
     from ..analysis.equilibria import decay_bound
@@ -56,11 +57,15 @@ def main(arguments: list[str]) -> int:
             print("  no stable nonzero equilibrium at any weight decay that was looked at")
         print(f"\nbound ¼‖YX^(−½)‖² = {bound:.8g}: above it the origin is the only equilibrium")
         dataset = None
-        if thresholds:
+        singular = np.linalg.matrix_rank(np.asarray(moments.xx)) < moments.m
+        if thresholds and singular:
+            print("no branches: they need a nonsingular xx")
+        elif thresholds:
             lowest = min(each.decay for each in thresholds)
             dataset = branches(lambda decay: (system_of(settings, decay), moments), lowest / 20, bound,
                                start=lowest / 2, n=settings.n)  # fmt: skip
     if dataset is None:
+        print("nothing was written")
         return 0
     dataset = dataset.assign_attrs(thresholds=[each.decay for each in thresholds])
     with staged(folder) as stage:

@@ -125,6 +125,18 @@ def test_no_equilibrium_above_the_bound(m):
         assert (np.abs(np.imag(kappa)) > 1e-9).all()
 
 
+def test_a_branch_that_is_cut_short_says_so():
+    settings = lambda decay: (jd.StopGradient(decay), jd.Moments.scalar(1.0, 0.8))  # noqa: E731
+    few, many = (jd.branches(settings, 0.01, 0.2, start=0.05, steps=steps) for steps in (20, 400))
+    assert np.nanmax(few["cut_short"].values) == 1
+    assert np.nanmax(many["cut_short"].values) == 0
+
+
+def test_a_frozen_teacher_has_no_threshold():
+    with pytest.raises(ValueError, match="ema_rate"):
+        jd.collapse_threshold(jd.Moments.scalar(1.0, 0.8), jd.MovingAverage(0.1, ema_rate=0.0))
+
+
 def test_wrong_ranges():
     settings = lambda decay: (jd.StopGradient(decay), jd.Moments.scalar(1.0, 0.8))  # noqa: E731
     with pytest.raises(ValueError, match="high: expected more"):

@@ -192,7 +192,7 @@ def test_degenerate_moments_are_answered_in_words():
     eye = np.eye(2)
     with pytest.raises(ValueError, match="weight_decay: expected positive"):
         equilibria(jd.StopGradient(0.0), jd.Moments(eye, 0.8 * eye))
-    with pytest.raises(ValueError, match="no views have these moments"):
+    with pytest.raises(ValueError, match="no views have such moments"):
         equilibria(jd.StopGradient(0.1), jd.Moments(np.diag([1.0, 0.0]), 0.8 * eye))
     nothing = equilibria(jd.StopGradient(0.1), jd.Moments(eye, 0 * eye))
     assert [item.rank for item in nothing] == [0]
@@ -278,3 +278,35 @@ def test_large_inputs_are_searched_and_say_so():
     assert any("a search" in note for note in found.notes)
     ones = [item for item in found if item.rank == 1]
     assert len(ones) == 2 * int((np.diag(y) ** 2 >= 4 * np.diag(x) * 0.12).sum())
+
+
+@pytest.mark.parametrize(
+    ("x2", "y1", "decay"), [(2.34e-8, 0.753, 0.03), (2.5e-9, 0.874, 0.03), (1.2e-9, 0.773, 0.03), (1.0, 0.8, 1e-8)]
+)
+def test_extreme_scales_are_solved_or_owned_up_to(x2, y1, decay):
+    """Decoupled modes whose sizes differ by many orders: 9 orbits, or an answer that does not claim to be complete."""
+    y2 = 0.7 * np.sqrt(x2)
+    found = equilibria(jd.StopGradient(decay), jd.Moments(np.diag([1.0, x2]), np.diag([y1, y2])))
+    assert len(found) == 9 or not found.complete
+    assert found.complete or found.notes
+
+
+@pytest.mark.parametrize("decay", [1e-12, 1e-13, 1e-14])
+def test_tiny_weight_decays_at_m_1(decay):
+    found = equilibria(jd.StopGradient(decay), jd.Moments.scalar(1.0, 0.8))
+    assert len(found) == 3 or not found.complete
+
+
+def test_diagonal_moments_can_have_equilibria_that_are_not_diagonal():
+    """Beside the 3² combinations of decoupled modes, two mirror images with s₁₂ ≠ 0, proved in ball arithmetic."""
+    x, y = np.diag([1.0, 0.011674193588234575]), np.diag([0.804686945478984, 0.048023495557021095])
+    found = equilibria(jd.StopGradient(0.03), jd.Moments(x, y), certify=True)
+    assert found.complete
+    mixed = [item for item in found if abs(item.gram[0, 1]) > 1e-3]
+    assert len(found) == 11
+    assert len(mixed) == 2
+    np.testing.assert_allclose(mixed[0].gram[0, 1], -mixed[1].gram[0, 1], rtol=1e-9)
+    for item in mixed:
+        assert item.certificate.proved
+        rates = oracles.rates("sg", tuple(np.asarray(part) for part in item.state), x, y, None, 0.03, 0.03)
+        assert max(np.abs(rate).max() for rate in rates) < 1e-14

@@ -54,6 +54,8 @@ def lines(text):
         (["equilibria", "--tau", "0"], "weight_decay: yx is zero"),
         (["equilibria", "--moments", "missing.npz"], "missing.npz: no such file"),
         (["equilibria", "--dim", "3"], "dim: scalar moments have one dimension, got 3"),
+        (["equilibria", "--moments", "digits", "--tau", "0.5"], "rho, tau: they belong to --moments scalar"),
+        (["threshold", "--ema-rate", "0.5"], "ema_rate: it belongs to --system ema"),
         (["equilibria", "--rho", "0"], "rho: expected a number > 0"),
         (["equilibria", "--system", "objective"], "objective"),
         (["equilibria", "--trials", "-1"], "trials: expected a whole number from 0 to 4294967296, got -1"),

@@ -212,6 +212,7 @@ def _by_total_degree(xx: np.ndarray, yx: np.ndarray) -> Generic:
     again = _total_degree_run(xx, yx, np.random.default_rng([_SEED, m, 2]))
     solutions = regular(first, m, m)
     agreed = same_set(solutions, regular(again, m, m))
+    agreed &= not np.isin(first.ends, [End.SINGULAR, End.FAILED]).any()
     ends = np.bincount(first.ends, minlength=4).tolist()
     paths = Paths(first.ends.size, *ends, check="a second γ finds the same solutions", confirmed=bool(agreed))
     return Generic(xx, yx, solutions, paths)

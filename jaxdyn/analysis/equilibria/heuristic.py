@@ -10,8 +10,8 @@ import numpy as np
 from ...moments import Moments
 from ...systems.siamese import StopGradient, StudentState
 from ..stability import jacobian
-from .generic import Paths, distinct
-from .solve import Stratum, refine
+from .generic import Paths
+from .solve import Stratum, refine, unequal
 
 STARTS = 400
 _STEPS = 60
@@ -36,7 +36,7 @@ def search(xx: np.ndarray, yx: np.ndarray, rank: int, *, starts: int = STARTS, s
         grams = grams[values[:, m - rank] > 1e-8 * values[:, -1]] if grams.size else grams
         count = grams.shape[0]
         refined, trusted = refine(grams, rank, np.repeat(x[None], count, 0), np.repeat(y[None], count, 0))
-        grams = distinct(refined[trusted].reshape(-1, m * m)).reshape(-1, m, m)
+        grams = unequal(refined[trusted])
         check = f"a search from {starts} starts, which may have missed some"
         strata.append(
             Stratum(rank, grams, grams.shape[0], Paths(starts, int(trusted.sum()), 0, 0, 0, check, False), False)

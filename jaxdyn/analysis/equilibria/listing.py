@@ -239,7 +239,8 @@ class Problem:
             hidden = np.eye(moments.m) - basis @ basis.T
             if np.linalg.norm(yx @ hidden) > 1e-9 * (np.linalg.norm(yx) + 1e-300):
                 raise ValueError(
-                    "moments: xx is singular but yx does not vanish on its kernel, so no views have these moments"
+                    "moments: xx is singular to working precision, but yx does not vanish on its kernel: no views "
+                    "have such moments, or they are too ill-conditioned to be solved"
                 )
         else:
             basis = np.eye(moments.m)
@@ -283,7 +284,14 @@ class Problem:
             if paths.singular:
                 notes.append(f"rank {rank}: {paths.singular} of {paths.started} solutions are double or not isolated")
             if paths.failed:
-                notes.append(f"rank {rank}: {paths.failed} of {paths.started} paths failed")
+                notes.append(
+                    f"rank {rank}: {paths.failed} of {paths.started} solutions were lost or could not be decided"
+                )
+            if paths.infinite:
+                notes.append(
+                    f"rank {rank}: {paths.infinite} of {paths.started} solutions seem infinite: X is nearly singular "
+                    "or λ tiny, and large equilibria may be missing"
+                )
             if not paths.confirmed and rank:
                 notes.append(f"rank {rank}: {paths.check}")
         complete = all(stratum.complete for stratum in strata.values())

@@ -17,7 +17,7 @@ from ...moments import Moments
 from ...systems.siamese import StopGradient, StudentState
 from ..stability import jacobian
 from .equations import pack, rank_one
-from .generic import Parameters, Paths, distinct, generic_solutions, local, packed_solutions
+from .generic import Parameters, Paths, generic_solutions, local, packed_solutions
 from .tracking import End, track
 
 COMPLETE_UP_TO = 4  # m; beyond it only the origin and rank one are complete
@@ -67,40 +67,70 @@ def _follow(generic: Any, xx: np.ndarray, yx: np.ndarray, rank: int, attempt: in
     )
     solutions = packed_solutions(tracked, m, rank).reshape(problems, per_problem, -1)
     ends = tracked.ends.reshape(problems, per_problem)
-    return _gather(generic.paths.check, generic.paths.confirmed, xx, yx, rank, solutions, ends)
+    condition = tracked.condition.reshape(problems, per_problem)
+    return _gather(generic.paths.check, generic.paths.confirmed, xx, yx, rank, solutions, ends, condition)
 
 
 def _gather(
-    check: str, confirmed: bool, xx: np.ndarray, yx: np.ndarray, rank: int, solutions: np.ndarray, ends: np.ndarray
+    check: str,
+    confirmed: bool,
+    xx: np.ndarray,
+    yx: np.ndarray,
+    rank: int,
+    solutions: np.ndarray,
+    ends: np.ndarray,
+    condition: np.ndarray,
 ) -> list[Stratum]:
-    """Real positive semidefinite ends, refined together, and each problem's paths."""
+    """Real ends, refined together, and each problem's paths; whatever cannot be decided counts as failed.
+
+    Every real end must be an equilibrium: real solutions are positive semidefinite (see `equations`).
+    """
     problems, m = xx.shape[0], xx.shape[-1]
-    usable = (ends == End.FINITE) | (ends == End.SINGULAR)
+    finite = ends == End.FINITE
     with np.errstate(invalid="ignore"):
         size = np.linalg.norm(solutions, axis=-1)
-        real = usable & (np.linalg.norm(np.imag(solutions), axis=-1) < _REAL * size)
+        skew = np.linalg.norm(np.imag(solutions), axis=-1) / size
+        noise = 1e-14 * condition
+    real = (finite | (ends == End.SINGULAR)) & (skew < _REAL)
+    doubtful = finite & ~real & (skew < noise)
     where, which = np.nonzero(real)
-    grams = symmetric(np.real(solutions[where, which]), m)
-    positive = np.linalg.eigvalsh(grams)[:, m - rank] > 0
-    where, which = where[positive], which[positive]
-    grams, trusted = refine(grams[positive], rank, xx[where], yx[where])
+    grams, trusted = refine(symmetric(np.real(solutions[where, which]), m), rank, xx[where], yx[where])
     strata = []
     for index in range(problems):
-        mine = where == index
-        found = grams[mine & trusted].reshape(-1, m * m)
-        regular = solutions[index][ends[index] == End.FINITE]
-        # Two paths with one regular end: one of them jumped. (Refined real ends are compared as well.)
-        kept = distinct(found)
-        jumped = regular.shape[0] - distinct(regular).shape[0]
-        jumped += found.shape[0] - kept.shape[0] if not jumped and (ends[index] == End.FINITE).all() else 0
-        lost = int((mine & ~trusted & (ends[index][which] == End.FINITE)).sum()) if mine.any() else 0
-        finite, infinite, singular, failed = np.bincount(ends[index], minlength=4).tolist()
+        mine, there = where == index, finite[index]
+        found = unequal(grams[mine & trusted])
+        merged = int((mine & trusted & there[which]).sum()) - len(found) if there.all() else 0
+        lost = int((mine & ~trusted & there[which]).sum()) + int(doubtful[index].sum())
+        jumped = max(_repeated(solutions[index][there], noise[index][there]), merged)
+        counts = np.bincount(ends[index], minlength=4).tolist()
+        bad = min(jumped + lost, counts[End.FINITE])
         paths = Paths(
-            ends.shape[1], finite - jumped - lost, infinite, singular, failed + jumped + lost, check, confirmed
+            ends.shape[1], counts[End.FINITE] - bad, counts[End.INFINITE], counts[End.SINGULAR],
+            counts[End.FAILED] + bad, check, confirmed,
         )  # fmt: skip
-        complete = paths.failed == 0 and singular == 0 and confirmed
-        strata.append(Stratum(rank, kept.reshape(-1, m, m), int(real[index].sum()), paths, complete))
+        # Where X is not singular no solution is at infinity: a path that seems to end there is one that was lost.
+        complete = confirmed and paths.failed == paths.singular == paths.infinite == 0
+        strata.append(Stratum(rank, found, int(real[index].sum()), paths, complete))
     return strata
+
+
+def unequal(grams: np.ndarray) -> np.ndarray:
+    """Refined S without repetitions; entries are compared on the scale of their own diagonal ones."""
+    kept: list[np.ndarray] = []
+    for gram in grams:
+        scale = np.sqrt(np.diag(gram).clip(0))
+        scale = np.outer(scale, scale) + 1e-13 * np.trace(gram)
+        if not any((np.abs(gram - other) < 1e-6 * scale).all() for other in kept):
+            kept.append(gram)
+    return np.array(kept).reshape(-1, *grams.shape[1:])
+
+
+def _repeated(solutions: np.ndarray, noise: np.ndarray) -> int:
+    """How many regular solutions equal an earlier one as far as their conditioning lets one tell: jumped paths."""
+    size = np.linalg.norm(solutions, axis=1)
+    distance = np.linalg.norm(solutions[:, None] - solutions[None], axis=2)
+    close = distance < (np.clip(noise, 1e-10, 1e-6) * size)[:, None]
+    return int(np.triu(close, 1).any(0).sum())
 
 
 def _solve_rank_one(xx: np.ndarray, yx: np.ndarray) -> list[Stratum]:
@@ -118,7 +148,8 @@ def _solve_rank_one(xx: np.ndarray, yx: np.ndarray) -> list[Stratum]:
         grams = np.where(
             np.abs(np.imag(kappa))[..., None, None] < 1e-8 * size[..., None, None], grams, grams + 1j * grams
         )
-    return _gather("2m eigenpairs of a quadratic pencil", True, xx, yx, 1, pack(grams), ends)
+    condition = np.ones(ends.shape)  # eigenvalues are told apart by their gaps, above
+    return _gather("2m eigenpairs of a quadratic pencil", True, xx, yx, 1, pack(grams), ends, condition)
 
 
 def _phase(vectors: np.ndarray) -> np.ndarray:

@@ -81,7 +81,10 @@ def run(
         advance = _compiled_chunk(step, done)
     except TypeError:  # functions that cannot be hashed, such as bound methods of modules with arrays
         advance = _compiled_chunk.__wrapped__(step, done)
-    threads = (os.cpu_count() or 1) if on_cpu and not _calls_lapack(step, states, params) else 1
+    if on_cpu and _calls_lapack(step, states, params):
+        devices, threads = devices[:1], 1
+    else:
+        threads = (os.cpu_count() or 1) if on_cpu else 1
     per_device = max(1, threads // len(devices))
     for stage in stages or _STAGES["cpu" if on_cpu else "accelerator"]:
         batch.queue.extend(np.flatnonzero(batch.status == _RUNNING).tolist())
