@@ -1,8 +1,9 @@
 """All real equilibria of reduced problems (X, Y), rank by rank, for many problems in one batch.
 
 Each rank's generic solutions are led to every problem by a parameter homotopy; what ends real and positive
-semidefinite is refined by Newton's method on (A, B). A problem with a failed path or two equal ends is done
-again along another line, with smaller steps, and what fails then is counted.
+semidefinite is refined by Newton's method on (A, B). A problem with a failed path, one to infinity, two equal
+ends or an odd number of real ones is done again along another line, with smaller steps, and what fails then
+is counted.
 """
 
 import functools
@@ -46,7 +47,7 @@ def solve_rank(xx: np.ndarray, yx: np.ndarray, rank: int) -> list[Stratum]:
         tolerance = 1e-4 if attempt == 0 else 1e-6
         answers = _follow(generic, xx[todo], yx[todo], rank, attempt, tolerance)
         strata |= dict(zip(todo.tolist(), answers, strict=True))
-        todo = np.array([index for index in todo if strata[index].paths.failed], int)
+        todo = np.array([i for i in todo if strata[i].paths.failed or strata[i].paths.infinite], int)
         if not todo.size:
             break
     return [strata[index] for index in range(xx.shape[0])]
@@ -103,7 +104,9 @@ def _gather(
         lost = int((mine & ~trusted & there[which]).sum()) + int(doubtful[index].sum())
         jumped = max(_repeated(solutions[index][there], noise[index][there]), merged)
         counts = np.bincount(ends[index], minlength=4).tolist()
-        bad = min(jumped + lost, counts[End.FINITE])
+        # Complex solutions of a real problem come in pairs: one real solution too few or too many shows.
+        odd = int(counts[End.FINITE] == ends.shape[1] and (len(found) - ends.shape[1]) % 2)
+        bad = min(max(jumped + lost, odd), counts[End.FINITE])
         paths = Paths(
             ends.shape[1], counts[End.FINITE] - bad, counts[End.INFINITE], counts[End.SINGULAR],
             counts[End.FAILED] + bad, check, confirmed,

@@ -33,6 +33,7 @@ class Homotopy(Protocol):
 
 TOLERANCE = 1e-4  # relative size of the first Newton step after a prediction
 _CORRECTED = 1e-5  # relative size of the second
+_LONGEST = 0.1  # step in t: a longer one may land on another path, as on one at infinity
 _SMALLEST = 1e-10  # t at which a path is given up
 
 
@@ -219,7 +220,7 @@ class _Step:
         point = point / jnp.linalg.norm(point)
         keep = lambda new, old: jnp.where(accepted, new, old)  # noqa: E731
         path = path._replace(frame=keep(frame, path.frame))
-        return _watch_infinity(path, keep(point, z), keep(new_t, t), dt * growth)
+        return _watch_infinity(path, keep(point, z), keep(new_t, t), jnp.minimum(dt * growth, _LONGEST))
 
 
 def _watch_infinity(path: _Path, point: Array, t: Array, dt: Array) -> _Path:
