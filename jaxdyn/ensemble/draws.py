@@ -52,15 +52,15 @@ def draw_trials(protocol: Protocol, seed: int, indices: np.ndarray) -> Draw:
     return drawn
 
 
-def blockwise(function: Callable[..., Any], *arrays: Any) -> Any:
+def blockwise(function: Callable[..., Any], *arrays: Any, size: int = BLOCK) -> Any:
     """Apply a function of whole blocks over a leading trial axis, in padded blocks of one fixed size.
 
     The shapes that `function` sees never depend on the number of trials, so neither do its bits.
     """
     total = jax.tree.leaves(arrays)[0].shape[0]
     parts = []
-    for start in range(0, total, BLOCK):
-        index = np.minimum(np.arange(start, start + BLOCK), total - 1)
+    for start in range(0, total, size):
+        index = np.minimum(np.arange(start, start + size), total - 1)
         out = function(*jax.tree.map(lambda leaf: leaf[index], arrays))  # noqa: B023
         parts.append(jax.tree.map(lambda leaf: np.asarray(leaf)[: total - start], out))  # noqa: B023
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)

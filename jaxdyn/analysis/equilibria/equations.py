@@ -77,6 +77,14 @@ def size_of(packed_length: int) -> int:
     return int((np.sqrt(8 * packed_length + 1) - 1) / 2)
 
 
+def symmetric(packed: np.ndarray, m: int) -> np.ndarray:
+    """Symmetric matrices [count, m, m] of upper triangles [count, m(m+1)/2]."""
+    rows, columns = np.triu_indices(m)
+    full = np.zeros((packed.shape[0], m, m), packed.dtype)
+    full[:, rows, columns] = full[:, columns, rows] = packed
+    return full
+
+
 def equation_matrix(s: Any, xx: Any, yx: Any, h: Any = 1.0) -> Any:
     """M(S, h) = (XS + hI)(SX + hI) − h Yᵀ S Y [m, m], symmetric."""
     left = product(xx, s) + h * jnp.eye(s.shape[0], dtype=s.dtype)

@@ -27,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
-from .equations import Chart, chart_equations, full_rank, pack, product, unpack
+from .equations import Chart, chart_equations, full_rank, pack, product, symmetric, unpack
 from .tracking import End, Tracked, track
 
 _SEED = 20_210_610
@@ -121,9 +121,7 @@ def _orthonormal(columns: Any) -> tuple[Any, Any]:
 
 def local(points: np.ndarray, m: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
     """Packed symmetric matrices of this rank as (starts, frames) of `Parameters`."""
-    rows, columns = np.triu_indices(m)
-    full = np.zeros((points.shape[0], m, m), complex)
-    full[:, rows, columns] = full[:, columns, rows] = points
+    full = symmetric(points.astype(complex), m)
     frames, *_ = np.linalg.svd(full) if rank < m else (np.broadcast_to(np.eye(m, dtype=complex), full.shape),)
     p = frames[..., :rank]
     hat = pack(np.conj(np.swapaxes(p, -1, -2)) @ full @ np.conj(p))
@@ -166,9 +164,7 @@ def compute_generic(m: int, rank: int) -> Generic:
 def residuals(generic: Generic, rank: int) -> np.ndarray:
     """‖S M(S)‖ of every solution against the size of its terms, and its distance from this rank."""
     m = generic.xx.shape[0]
-    rows, columns = np.triu_indices(m)
-    s = np.zeros((generic.solutions.shape[0], m, m), complex)
-    s[:, rows, columns] = s[:, columns, rows] = generic.solutions
+    s = symmetric(generic.solutions, m)
     lower = s @ generic.xx + np.eye(m)
     first = s @ np.swapaxes(lower, -1, -2) @ lower
     second = s @ generic.yx.T @ s @ generic.yx

@@ -12,13 +12,14 @@ import numpy as np
 
 from ...arrays import in_float64, is_traced
 from ...checks import whole_number
+from ...ensemble.draws import blockwise
 from ...moments import Moments
 from ...systems.siamese import MovingAverage, Objective, Siamese, StopGradient, StudentState, TeacherState
 from ..stability import Verdict, stability
 from .equations import Reduced, reduce_arrays
 from .generic import Paths
 from .heuristic import search
-from .solve import COMPLETE_UP_TO, Stratum, blocks, solve_rank
+from .solve import COMPLETE_UP_TO, Stratum, solve_rank
 
 
 @dataclass(frozen=True)
@@ -331,10 +332,10 @@ def _linearise(answers: list[Equilibria], n: int, lr: float | None) -> list[Equi
             jax.tree.map(lambda leaf: leaf[which], stack(trees))  # noqa: B023
             for trees in ([answers[i].system for i in members], [_with_target(answers[i].moments) for i in members])
         )
-        flows = blocks(_linearise_flow, _BLOCK, systems, states, data)
+        flows = blockwise(_linearise_flow, systems, states, data, size=_BLOCK)
         steps = None
         if lr is not None:
-            steps = blocks(functools.partial(_linearise_step, lr=lr), _BLOCK, systems, states, data)
+            steps = blockwise(functools.partial(_linearise_step, lr=lr), systems, states, data, size=_BLOCK)
         grouped: dict[int, list[Equilibrium]] = {}
         for index, (i, item) in enumerate(owners):
             scale = 1 + max(float(np.abs(np.asarray(part)).max()) for part in item.state)

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ...ensemble.draws import blockwise
 from ...moments import Moments
 from ...systems.siamese import StopGradient, StudentState
 from ..stability import jacobian
-from .equations import pack, rank_one
+from .equations import pack, rank_one, symmetric
 from .generic import Parameters, Paths, generic_solutions, local, packed_solutions
 from .tracking import End, track
 
@@ -168,7 +169,7 @@ def refine(grams: np.ndarray, rank: int, xx: np.ndarray, yx: np.ndarray) -> tupl
     """
     if not grams.shape[0]:
         return grams, np.zeros(0, bool)
-    refined, moved, residual, smallest = blocks(_refine(rank), 64, grams, xx, yx)
+    refined, moved, residual, smallest = blockwise(_refine(rank), grams, xx, yx, size=64)
     trusted = (moved < 1e-3) & (residual < 1e-9) & (smallest > 0)
     return np.where(trusted[:, None, None], refined, grams), trusted
 
@@ -200,25 +201,6 @@ def refine_one(s: Array, xx: Array, yx: Array, rank: int, steps: int = 4) -> tup
     residual = jnp.maximum(jnp.abs(field.encoder).max(), jnp.abs(field.predictor).max()) / norm
     moved = jnp.linalg.norm(gram - s) / jnp.linalg.norm(s)
     return gram, moved, residual, jnp.linalg.eigvalsh(gram)[m - rank] / jnp.linalg.norm(gram) - 1e-14
-
-
-def blocks(function: Any, size: int, *trees: Any) -> Any:
-    """Apply a compiled function to a leading axis in padded blocks of one size: it is compiled once."""
-    total = jax.tree.leaves(trees)[0].shape[0]
-    parts = []
-    for start in range(0, total, size):
-        index = np.minimum(np.arange(start, start + size), total - 1)
-        out = function(*jax.tree.map(lambda leaf: leaf[index], trees))  # noqa: B023
-        parts.append(jax.tree.map(lambda leaf: np.asarray(leaf)[: total - start], out))  # noqa: B023
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *parts)
-
-
-def symmetric(packed: np.ndarray, m: int) -> np.ndarray:
-    """Symmetric matrices [count, m, m] of upper triangles [count, m(m+1)/2]."""
-    rows, columns = np.triu_indices(m)
-    full = np.zeros((packed.shape[0], m, m), packed.dtype)
-    full[:, rows, columns] = full[:, columns, rows] = packed
-    return full
 
 
 def thin_student(s: Any, rank: int, xx: Any, yx: Any, level: Any = 1.0) -> StudentState:
