@@ -13,8 +13,8 @@ from jaxtyping import Array
 
 from ..arrays import in_float64, traceable
 from ..checks import one_of, whole_number
+from ..ensemble import engines
 from ..ensemble.draws import blockwise, sample
-from ..ensemble.engines import ENGINES
 from ..ensemble.engines.base import Progress
 from ..ensemble.intervals import Interval, wilson
 from ..ensemble.protocol import Protocol
@@ -80,7 +80,7 @@ def basin_fractions(
     n_trials: int = 1000,
     *,
     seed: int = 0,
-    engine: str = "xla",
+    engine: str = "auto",
     census: Equilibria | None = None,
     progress: Progress | None = None,
 ) -> Basins:
@@ -102,7 +102,7 @@ def basin_fractions(
     """
     protocol = Protocol(n=moments.m + 1) if protocol is None else protocol
     lr = _check(protocol)
-    one_of("engine", engine, tuple(ENGINES))
+    one_of("engine", engine, ("auto", *engines.ENGINES))
     n_trials = whole_number("n_trials", n_trials, high=2**32)
     seed = whole_number("seed", seed, low=0, high=2**32 - 1)
     found = equilibria(system, moments, protocol.n) if census is None else census
@@ -112,7 +112,7 @@ def basin_fractions(
     states = blockwise(_initial(type(system)), *starts, *_constant(system, n_trials))
     params = _Trial(*_constant(system, n_trials), *_constant(moments, n_trials), np.full(n_trials, lr),
                     np.full(n_trials, protocol.tolerance))  # fmt: skip
-    end, steps, status = ENGINES[engine](_step, _done, states, params, protocol.max_steps, progress=progress)
+    end, steps, status, *_ = engines.run(engine, _step, _done, states, params, protocol.max_steps, progress=progress)
     match, gram_distance, orbit_distance = _match(end, found, protocol.match_tolerance)
     match = np.where(status == Status.OUT_OF_STEPS, -2, np.where(status == Status.DIVERGED, -3, match))
     with np.errstate(over="ignore"):

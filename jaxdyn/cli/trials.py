@@ -29,7 +29,7 @@ class Settings(Protocol):
     """Seed of the experiment; trial i depends on (seed, i) alone."""
     algorithms: tuple[Literal["sg", "ema", "objective"], ...] = ("sg", "ema")
     """Which procedures to run."""
-    engine: Literal[ENGINES] = "xla"  # type: ignore[valid-type]
+    engine: Literal[ENGINES] = "auto"  # type: ignore[valid-type]
     """What runs the trials."""
     dtype: Literal["float64", "float32"] = "float64"
     """Precision of the runs."""

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .engines import ENGINES, Finished
+from . import engines
+from .engines import Finished
 from .engines.base import Progress
 
 Watch = Callable[[Any, Any, Any], Any]
@@ -43,7 +44,7 @@ def settle(
     tolerance: float = 1e-9,
     max_steps: int = 200_000,
     watch: Watch | None = None,
-    engine: str = "xla",
+    engine: str = "auto",
     progress: Progress | None = None,
 ) -> tuple[Finished, np.ndarray]:
     """Integrate every trial until its field is below tolerance·(1 + |state|) in every component.
@@ -70,7 +71,7 @@ def settle(
     trial = jax.tree.map(spread, FlowTrial(systems, data, dt, tolerance))
     start = Watched(states, np.full(n, np.finfo(float).max))
     watch = _nothing if watch is None else watch
-    finished = ENGINES[engine](_Step(watch), at_rest, start, trial, max_steps, progress=progress)
+    finished = engines.run(engine, _Step(watch), at_rest, start, trial, max_steps, progress=progress)
     end = finished.states
     return finished._replace(states=end.state), end.lowest
 

@@ -20,8 +20,8 @@ from ..provenance import provenance
 from ..status import Status
 from ..systems.siamese import MovingAverage, Objective, Siamese, SiameseState, StopGradient
 from ..systems.spheres import ScalarData, distance_to_sphere, radii
+from . import engines
 from .draws import Draw, blockwise, draw_trials
-from .engines import ENGINES
 from .engines.base import Device, Progress
 from .protocol import Protocol
 
@@ -77,7 +77,7 @@ def run_trials(
     n_trials: int,
     seed: int = 0,
     *,
-    engine: str = "xla",
+    engine: str = "auto",
     dtype: str = "float64",
     batch_size: int | None = None,
     devices: Sequence[Device] | None = None,
@@ -94,7 +94,7 @@ def run_trials(
         protocol: what a trial draws and when it stops.
         n_trials: trials 0 … n_trials − 1 are run.
         seed: of the experiment, a whole number in [0, 2³²).
-        engine: which engine runs them; see `jaxdyn.ensemble.engines`.
+        engine: "auto", "fused" or "xla"; see `jaxdyn.ensemble.engines`.
         dtype: "float64" or "float32", of the run; draws are made in float64 and cast.
         batch_size: trials drawn and held at once; bounds memory. Default: about a million.
         devices: where to run; default: the first device of the default backend.
@@ -131,7 +131,7 @@ def run_protocols(
     n_trials: int,
     seed: int = 0,
     *,
-    engine: str = "xla",
+    engine: str = "auto",
     dtype: str = "float64",
     batch_size: int | None = None,
     devices: Sequence[Device] | None = None,
@@ -143,7 +143,7 @@ def run_protocols(
     `run_trials` returns for it alone.
     """
     one_of("algorithm", algorithm, tuple(ALGORITHMS))
-    one_of("engine", engine, tuple(ENGINES))
+    one_of("engine", engine, ("auto", *engines.ENGINES))
     one_of("dtype", dtype, DTYPES)
     n_trials = whole_number("n_trials", n_trials, high=2**32)
     seed = whole_number("seed", seed, low=0, high=2**32 - 1)
@@ -199,7 +199,7 @@ def _run_segment(
         for name in ("predictor_lr_ratio", "ema_decay", "tolerance", "match_tolerance")
     )
     start, trials = blockwise(_SETUP[algorithm], draw, ratio, ema_decay, tolerance)
-    end, steps, status = ENGINES[engine](step, done, start, trials, protocols[0].max_steps, **options)
+    end, steps, status, *_ = engines.run(engine, step, done, start, trials, protocols[0].max_steps, **options)
     data = ScalarData(draw.rho, draw.tau, draw.weight_decay, ratio)
     results = blockwise(_summarise, start, end, trials, data, status, match_tolerance)
     results |= {"rho": draw.rho, "tau": draw.tau, "weight_decay": draw.weight_decay, "lr": draw.lr, "steps": steps}

@@ -32,7 +32,7 @@ def sensitivity(
     n_trials: int = 2000,
     seed: int = 0,
     *,
-    engine: str = "xla",
+    engine: str = "auto",
     dtype: str = "float64",
     batch_size: int | None = None,
     progress: Progress | None = None,

@@ -16,7 +16,8 @@ from jaxdyn.analysis.equilibria.generic import (
     residuals,
     same_set,
 )
-from jaxdyn.analysis.equilibria.tracking import End, solve_linear, track
+from jaxdyn.analysis.equilibria.tracking import End, track
+from jaxdyn.linear import solve_linear
 
 COUNTS = {(2, 2): 6, (3, 2): 30, (3, 3): 24, (4, 2): 84, (4, 3): 288, (4, 4): 124}
 

@@ -30,7 +30,7 @@ def test_each_trial_stops_by_itself(engine):
     weight = rng.normal(size=length.size)
     start = {"left": length.astype(np.int32), "sum": np.zeros(length.size)}
     seen = []
-    end, steps, status = engine(countdown, at_zero, start, weight, 200_000, progress=seen.append)
+    end, steps, status, *_ = engine(countdown, at_zero, start, weight, 200_000, progress=seen.append)
     np.testing.assert_array_equal(steps, length)
     assert (status == jd.Status.CONVERGED).all()
     np.testing.assert_array_equal(end["left"], 0)
@@ -43,7 +43,7 @@ def test_each_trial_stops_by_itself(engine):
 @pytest.mark.parametrize("max_steps", [1, 777, 20_000])
 def test_step_limits_are_exact(engine, max_steps):
     length = np.array([1, max_steps, max_steps + 1, 10 * max_steps], np.int32)
-    end, steps, status = engine(countdown, at_zero, {"left": length, "sum": np.zeros(4)}, np.ones(4), max_steps)
+    end, steps, status, *_ = engine(countdown, at_zero, {"left": length, "sum": np.zeros(4)}, np.ones(4), max_steps)
     np.testing.assert_array_equal(steps, np.minimum(length, max_steps))
     want = [jd.Status.CONVERGED, jd.Status.CONVERGED, jd.Status.OUT_OF_STEPS, jd.Status.OUT_OF_STEPS]
     np.testing.assert_array_equal(status, want)
@@ -54,7 +54,7 @@ def test_step_limits_are_exact(engine, max_steps):
 def test_a_diverging_trial_keeps_its_last_finite_state_and_harms_no_other(engine):
     square = lambda x, _: x**2  # noqa: E731
     settled = lambda old, new, _: jnp.abs(new - old) < 1e-12  # noqa: E731
-    end, steps, status = engine(square, settled, np.array([10.0, 0.5, np.nan]), np.zeros(3), 10_000)
+    end, steps, status, *_ = engine(square, settled, np.array([10.0, 0.5, np.nan]), np.zeros(3), 10_000)
     np.testing.assert_array_equal(status, [jd.Status.DIVERGED, jd.Status.CONVERGED, jd.Status.DIVERGED])
     assert end[0] == pytest.approx(1e256)
     assert steps[0] == 8
@@ -127,7 +127,7 @@ def test_unhashable_steps_run_too(engine):
 
 
 def test_names_agree_with_registries():
-    assert tuple(ENGINES) == names.ENGINES
+    assert {"auto", *ENGINES} == set(names.ENGINES)
     assert tuple(SOLVERS) == names.SOLVERS
 
 

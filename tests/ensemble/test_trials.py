@@ -281,7 +281,7 @@ def test_bad_arguments_are_named(arguments, message):
 
 
 def test_bad_options_are_named():
-    with pytest.raises(ValueError, match="engine: expected one of xla"):
+    with pytest.raises(ValueError, match="engine: expected one of auto, xla, fused, got"):
         run_trials("sg", QUICK, 10, engine="warp")
     with pytest.raises(ValueError, match="dtype"):
         run_trials("sg", QUICK, 10, dtype="float16")

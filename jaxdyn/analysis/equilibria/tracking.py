@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ...ensemble.engines.xla import Stage, run
+from ...linear import solve_linear
 
 
 @runtime_checkable
@@ -235,27 +236,3 @@ def _watch_infinity(path: _Path, point: Array, t: Array, dt: Array) -> _Path:
         point, path.frame, t, dt, keep(t, path.t_mark), keep(log_size, path.log_mark), keep(slope, path.slope),
         keep(steady, path.steady),
     )  # fmt: skip
-
-
-def solve_linear(matrix: Array, right: Array) -> Array:
-    """Solve a small dense system by Gauss-Jordan elimination with row pivoting, in plain JAX operations.
-
-    For lanes of an engine: it has no library call in it, which on the CPU would take one lane at a
-    time, and can deadlock when two engine threads wait for its thread pool at once.
-    """
-    size = matrix.shape[0]
-    rows, columns = jnp.arange(size), jnp.arange(size + 1)
-
-    def eliminate(k, carry):
-        table, free, pivots = carry
-        column = jnp.sum(jnp.where(columns == k, table, 0), 1)
-        magnitude = jnp.where(free, jnp.abs(column.real) + jnp.abs(column.imag), -1.0)
-        pivot = rows == jnp.argmax(magnitude)
-        row = jnp.sum(jnp.where(pivot[:, None], table, 0), 0)
-        row = row / jnp.sum(jnp.where(columns == k, row, 0))
-        table = jnp.where(pivot[:, None], row, table - column[:, None] * row)
-        return table, free & ~pivot, jnp.where((rows == k)[:, None], pivot, pivots)
-
-    start = (jnp.concatenate([matrix, right[:, None]], 1), jnp.ones(size, bool), jnp.zeros((size, size), bool))
-    table, _, pivots = jax.lax.fori_loop(0, size, eliminate, start)
-    return jnp.sum(jnp.where(pivots, table[:, -1], 0), 1)

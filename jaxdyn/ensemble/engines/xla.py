@@ -26,7 +26,18 @@ import numpy as np
 
 from ...checks import whole_number
 from ...status import Status
-from .base import Device, DoneFunction, Finished, Progress, StepFunction
+from .base import (
+    Device,
+    DoneFunction,
+    Finished,
+    Progress,
+    RecordFunction,
+    StepFunction,
+    batch_size,
+    on_host,
+    one_trial,
+    save_times,
+)
 
 _RUNNING = -1
 _UNCHECKED = 16  # steps between two looks at whether any lane still runs
@@ -50,13 +61,16 @@ _STAGES = {
 
 def run(
     step: StepFunction,
-    done: DoneFunction,
+    done: DoneFunction | None,
     states: Any,
     params: Any,
     max_steps: int,
     *,
     devices: Sequence[Device] | None = None,
     progress: Progress | None = None,
+    record: RecordFunction | None = None,
+    times: np.ndarray | None = None,
+    order: np.ndarray | None = None,
     stages: Sequence[Stage] | None = None,
 ) -> Finished:
     """Run every trial until it is done; see `engines.base` for the contract.
@@ -66,32 +80,37 @@ def run(
         progress: called with the number of trials newly finished, from any worker's thread.
         stages: lane widths by age, for work whose steps are much dearer than a trial's; default: by device.
     """
-    states, params = (jax.tree.map(_on_host, tree) for tree in (states, params))
-    sizes = {leaf.shape[0] if leaf.ndim else 0 for leaf in jax.tree.leaves((states, params))}
-    if len(sizes) != 1 or 0 in sizes:
-        raise ValueError(f"states, params: expected one leading axis of at least one trial, got sizes {sorted(sizes)}")
-    (n_trials,) = sizes
+    states, params = (jax.tree.map(on_host, tree) for tree in (states, params))
+    n_trials = batch_size(states, params)
     max_steps = whole_number("max_steps", max_steps, high=2**31 - 2**20)
     devices = list(devices) if devices is not None else jax.local_devices()[:1]
     if not devices:
         raise ValueError("devices: expected at least one")
     on_cpu = devices[0].platform == "cpu"
     batch = _Batch(states, params, n_trials, max_steps)
+    if record is not None:
+        batch.times = save_times(times)
+        one, what = one_trial(states), one_trial(params)
+        _, value = jax.eval_shape(record, one, one, what, jax.ShapeDtypeStruct((), batch.times.dtype))
+        held = (n_trials, batch.times.size - 1)
+        batch.saved = jax.tree.map(lambda leaf: np.zeros((*held, *leaf.shape), leaf.dtype), value)
     try:
-        advance = _compiled_chunk(step, done)
+        advance = _compiled_chunk(step, done, record)
     except TypeError:  # functions that cannot be hashed, such as bound methods of modules with arrays
-        advance = _compiled_chunk.__wrapped__(step, done)
+        advance = _compiled_chunk.__wrapped__(step, done, record)
     if on_cpu and _calls_lapack(step, states, params):
         devices, threads = devices[:1], 1
     else:
         threads = (os.cpu_count() or 1) if on_cpu else 1
     per_device = max(1, threads // len(devices))
     for stage in stages or _STAGES["cpu" if on_cpu else "accelerator"]:
-        batch.queue.extend(np.flatnonzero(batch.status == _RUNNING).tolist())
+        waiting = np.arange(n_trials) if order is None else np.asarray(order)
+        batch.queue.extend(waiting[batch.status[waiting] == _RUNNING].tolist())
         workers = [device for device in devices for _ in range(per_device)]
         workers = workers[: max(1, -(-len(batch.queue) // stage.width))]
         _run_stage(batch, stage, advance, workers, progress)
-    return Finished(batch.states, batch.steps, batch.status)
+    recorded = (None, None) if record is None else (batch.saved, batch.n_saved)
+    return Finished(batch.states, batch.steps, batch.status, *recorded)
 
 
 _LAPACK = re.compile(r"\b(lu|eigh?|svd|qr|geqrf|householder_product|cholesky|triangular_solve|schur|hessenberg)\[")
@@ -99,14 +118,8 @@ _LAPACK = re.compile(r"\b(lu|eigh?|svd|qr|geqrf|householder_product|cholesky|tri
 
 def _calls_lapack(step: StepFunction, states: Any, params: Any) -> bool:
     """Whether the step calls linear-algebra libraries: two threads in them deadlock in XLA's thread pool."""
-    one = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (states, params))
+    one = one_trial((states, params))
     return bool(_LAPACK.search(str(jax.make_jaxpr(step)(*one))))
-
-
-def _on_host(leaf: Any) -> np.ndarray:
-    """A copy of the leaf in the dtype JAX will compute in."""
-    leaf = np.asarray(leaf)
-    return np.array(leaf, jax.dtypes.canonicalize_dtype(leaf.dtype))
 
 
 class _Batch:
@@ -116,6 +129,9 @@ class _Batch:
         self.states, self.params, self.max_steps = states, params, max_steps
         self.steps = np.zeros(n_trials, np.int32)
         self.status = np.full(n_trials, _RUNNING, np.int8)
+        self.times = np.full(1, np.inf)
+        self.saved: Any = ()
+        self.n_saved = np.zeros(n_trials, np.int32)
         self.queue: deque[int] = deque()
         self.lock = threading.Lock()
 
@@ -166,52 +182,75 @@ def _advance_lanes(
     status = np.full(stage.width, Status.COMPLETED, np.int8)
     status[:used] = _RUNNING
     gather = lambda tree: jax.tree.map(lambda leaf: leaf[index], tree)  # noqa: E731
-    arguments = (gather(batch.states), gather(batch.params), batch.steps[index], status)
-    out = advance(*jax.device_put(arguments, device), np.int32(batch.max_steps), chunk=stage.chunk)
-    states, steps, status = jax.tree.map(lambda leaf: np.asarray(leaf)[:used], out)
+    recorded = (batch.n_saved[index], gather(batch.saved))
+    arguments = (gather(batch.states), gather(batch.params), batch.steps[index], status, recorded)
+    out = advance(*jax.device_put(arguments, device), np.int32(batch.max_steps), batch.times, chunk=stage.chunk)
+    states, steps, status, (n_saved, saved) = jax.tree.map(lambda leaf: np.asarray(leaf)[:used], out)
     rows = index[:used]
-    for whole, part in zip(jax.tree.leaves(batch.states), jax.tree.leaves(states), strict=True):
-        whole[rows] = part
     batch.steps[rows] = steps
     batch.status[rows] = status
+    batch.n_saved[rows] = n_saved
+    kept = jax.tree.leaves((batch.states, batch.saved))
+    for whole, part in zip(kept, jax.tree.leaves((states, saved)), strict=True):
+        whole[rows] = part
     go_on = (status == _RUNNING) & (steps < stage.until)
     return rows[go_on].tolist(), int(np.count_nonzero(status != _RUNNING))
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled_chunk(step: StepFunction, done: DoneFunction) -> Any:
-    """Up to `chunk` steps of every running lane, compiled; made once for a pair of functions."""
+def _compiled_chunk(step: StepFunction, done: DoneFunction | None, record: RecordFunction | None) -> Any:
+    """Up to `chunk` steps of every running lane, compiled; made once for the functions."""
 
-    def one(state, params, steps, status, max_steps):
+    def one(state, params, steps, status, recorded, max_steps, times):
         new = step(state, params)
         finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(new)]).all()
         running = status == _RUNNING
         moved = running & finite
-        converged = done(state, new, params)
+        converged = False if done is None else done(state, new, params)
         steps = steps + moved
         ended = jnp.where(
             ~finite,
             Status.DIVERGED,
             jnp.where(converged, Status.CONVERGED, jnp.where(steps >= max_steps, Status.OUT_OF_STEPS, _RUNNING)),
         )
+        if record is not None:
+            recorded = _recorded(record, state, new, params, moved, recorded, times)
         state = jax.tree.map(lambda old, fresh: jnp.where(moved, fresh, old), state, new)
-        return state, steps, jnp.where(running, ended, status).astype(jnp.int8)
+        return state, steps, jnp.where(running, ended, status).astype(jnp.int8), recorded
 
-    lanes = jax.vmap(one, in_axes=(0, 0, 0, 0, None))
+    lanes = jax.vmap(one, in_axes=(0, 0, 0, 0, 0, None, None))
 
-    def advance(states, params, steps, status, max_steps, *, chunk):
+    def advance(states, params, steps, status, recorded, max_steps, times, *, chunk):
 
         def alive(carry):
-            count, (_, _, status) = carry
+            count, (_, _, status, _) = carry
             return (count < chunk // _UNCHECKED) & jnp.any(status == _RUNNING)
 
         def several(carry):
             count, lanes_now = carry
             lanes_now = jax.lax.fori_loop(
-                0, _UNCHECKED, lambda _, now: lanes(now[0], params, now[1], now[2], max_steps), lanes_now
+                0,
+                _UNCHECKED,
+                lambda _, now: lanes(now[0], params, now[1], now[2], now[3], max_steps, times),
+                lanes_now,
             )
             return count + 1, lanes_now
 
-        return jax.lax.while_loop(alive, several, (jnp.int32(0), (states, steps, status)))[1]
+        return jax.lax.while_loop(alive, several, (jnp.int32(0), (states, steps, status, recorded)))[1]
 
     return jax.jit(advance, static_argnames="chunk")
+
+
+def _recorded(record: RecordFunction, state: Any, new: Any, params: Any, moved: Any, recorded: Any, times: Any) -> Any:
+    """The trial's values, with those that are due after this step."""
+
+    def look(slot):
+        due, value = record(state, new, params, times[slot])
+        return due & moved, value
+
+    def keep(carry):
+        slot, saved = carry
+        _, value = look(slot)
+        return slot + 1, jax.tree.map(lambda whole, part: whole.at[slot].set(part), saved, value)
+
+    return jax.lax.while_loop(lambda carry: look(carry[0])[0], keep, recorded)

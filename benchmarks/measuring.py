@@ -1,0 +1,124 @@
+"""What a benchmark is made of: cases, methods, and a clock."""
+
+import ctypes
+import functools
+import importlib
+import shutil
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+FOLDER = Path(__file__).parent
+
+
+class Absent(Exception):
+    """A peer that is not installed here, or cannot do this case."""
+
+
+class Case(NamedTuple):
+    """One piece of work.
+
+    `methods`: name → prepare() → work() → result, an array; the first is the one that ratios are against. `units`
+    of `unit` are done by one call. A result's error is its largest distance from `reference` relative to it, or
+    to the first method's result; methods that are further than `tolerance` off are marked. `size` is the number
+    on the figure's axis.
+    """
+
+    title: str
+    methods: dict[str, Callable[[], Callable[[], Any]]]
+    units: float
+    unit: str
+    size: float
+    reference: Any = None
+    tolerance: float = 1e-6
+    family: str = ""
+
+
+_FIRST: dict[str, np.ndarray] = {}
+
+
+def measure(case: Case, method: str, prepare: Callable[[], Callable[[], Any]], quick: bool) -> dict:
+    work = prepare()
+    times, result = [], None
+    budget = time.perf_counter() + (5 if quick else 30)
+    for _ in range(8):
+        began = time.perf_counter()
+        result = work()
+        times.append(time.perf_counter() - began)
+        if time.perf_counter() + times[-1] > budget:
+            break
+    # A method too slow for a second run is reported by its first, compilation included.
+    warm = times[1:] or times
+    result = np.asarray(result, float)
+    if case.reference is None:
+        _FIRST.setdefault(case.title, result)
+    reference = _FIRST[case.title] if case.reference is None else np.asarray(case.reference, float)
+    if result.shape != reference.shape:
+        raise ValueError(f"{case.title}, {method}: result of shape {result.shape}, expected {reference.shape}")
+    error = float(np.max(np.abs(result - reference) / (1 + np.abs(reference)))) if reference.size else 0.0
+    return {
+        "method": method,
+        "first_s": times[0],
+        "median_s": statistics.median(warm),
+        "runs": len(warm),
+        "error": error,
+        "agrees": bool(error <= case.tolerance),
+    }
+
+
+def table(case: Case, rows: list[dict], absent: list[str]) -> str:
+    first = rows[0]["median_s"]
+    lines = [
+        f"### {case.title}\n",
+        f"| method | first call, s | median, s | runs | {case.unit}/s | speed of the first row against it | error |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        mark = "" if row["agrees"] else " (!)"
+        lines.append(
+            f"| {row['method']} | {row['first_s']:.3g} | {row['median_s']:.3g} | {row['runs']} "
+            f"| {case.units / row['median_s']:.3g} | {row['median_s'] / first:.3g} | {row['error']:.1e}{mark} |"
+        )
+    lines += [f"\n{line}" for line in absent]
+    return "\n".join(lines) + "\n"
+
+
+def rate_table(name: str, lines: list[tuple]) -> str:
+    rows = [f"| {what} | {cold:,.0f} | {warm:,.0f} | {unit} |" for what, cold, warm, unit in lines]
+    return "\n".join([f"### {name}: rates\n", "| what | first call | later | unit |", "|---|---|---|---|", *rows, ""])
+
+
+def needs(*modules: str) -> Any:
+    """The first of the modules, or `Absent`."""
+    try:
+        found = [importlib.import_module(module) for module in modules]
+    except ImportError as error:
+        raise Absent(f"{error.name} is not installed") from None
+    return found[0]
+
+
+@functools.cache
+def c_library(source: str, *options: str) -> ctypes.CDLL:
+    """A C file of this folder, compiled for this processor, or `Absent`."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        raise Absent("no C compiler")
+    folder = tempfile.mkdtemp(prefix="jaxdyn-bench-")
+    library = Path(folder) / "kernel.so"
+    flags = ["-O3", "-march=native", "-ffast-math", "-fopenmp", "-shared", "-fPIC"]
+    run = subprocess.run(
+        [compiler, *flags, *options, str(FOLDER / source), "-o", str(library), "-lm"], capture_output=True, text=True
+    )
+    if run.returncode:
+        raise Absent(f"the C compiler failed: {run.stderr.strip().splitlines()[-1]}")
+    return ctypes.CDLL(str(library))
+
+
+def pointer(array: np.ndarray) -> ctypes.c_void_p:
+    return ctypes.c_void_p(array.ctypes.data)

@@ -1,0 +1,575 @@
+"""One kernel a step: lanes that take trials from a queue, step them until they end, and write them back.
+
+The kernel's text, in LLVM's language, around the code of `step`, `done` and `record`. A small step is written out
+inside the loop, its state in registers; a large one is a function on the kernel's memory (`tiles`).
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ....status import Status
+from . import mathematics, tiles
+from .expressions import Graph, TooLarge
+from .layout import Layout
+from .scalarise import scalarise
+from .vectors import Code, emit, scalar_type, size_of
+
+# The job: what a call is given, eight bytes each. After these, the address and stride of every leaf of the states,
+# the parameters and the saved values.
+JOB = (
+    "steps", "status", "order", "next", "total", "max_steps", "stop", "finished", "times", "n_times", "n_saved",
+)  # fmt: skip
+_POINTERS = {name for name in JOB if name not in ("total", "max_steps", "n_times")}
+_VISIT = 4096  # steps between two looks at the stop flag
+_BLOCK = 16  # steps of a fixed-length run between two looks for numbers that are no longer finite
+
+
+class Program(NamedTuple):
+    """What a kernel runs, traced: `done` and `record` may be None. `record` returns (due, *values)."""
+
+    step: Any
+    done: Any
+    record: Any
+    state: Layout
+    params: Layout
+    saved: Layout
+    value: Any = None  # the shapes of what `record` returns
+
+
+class Kernel(NamedTuple):
+    """The text of a module with `run(job, work)`, the lanes it runs, and the bytes of memory a thread needs."""
+
+    text: str
+    lanes: int
+    work_bytes: int
+
+
+def build(program: Program, lanes: int | None, features: Any) -> Kernel:
+    """The kernel of a program for a processor with these features."""
+    try:
+        graph = Graph(limit=4 * _STRAIGHT_IF_SMALL)
+        parts = scalarised(program, graph)
+        count, n_state = len(graph.live([*parts.new, *parts.judged])), len(program.state.elements)
+        if count <= (_STRAIGHT_IF_SMALL if n_state <= _SMALL else _STRAIGHT):
+            return _Text(program, lanes or features.small_lanes(n_state), features).small(graph, parts)
+    except TooLarge:
+        pass
+    return _Text(program, lanes or features.width, features).large()
+
+
+# Operations that are still written out inside the loop. Beyond this, loops over array elements were measured to be as
+# fast and compile sooner; with few state elements (an integrator of a small system) writing out stays ahead.
+_STRAIGHT, _STRAIGHT_IF_SMALL, _SMALL = 4000, 20_000, 32
+
+
+class Parts(NamedTuple):
+    new: list[int]  # the new state's elements
+    done: list[int]  # empty, or one
+    due: list[int]
+
+    @property
+    def judged(self) -> list[int]:
+        return [*self.done, *self.due]
+
+
+def _inputs(graph: Graph, kind: str, layout: Layout) -> list[np.ndarray]:
+    """The elements of every leaf as inputs of the graph, named (kind, number)."""
+    return [
+        np.array([graph.input((kind, leaf.first + k), leaf.dtype) for k in range(leaf.count)], np.int64).reshape(
+            leaf.shape
+        )
+        for leaf in layout.leaves
+    ]
+
+
+def _flat(arrays: Sequence[Any]) -> list[int]:
+    return [int(place) for array in arrays for place in array.ravel()]
+
+
+def scalarised(program: Program, graph: Graph) -> Parts:
+    state, params = _inputs(graph, "state", program.state), _inputs(graph, "params", program.params)
+    new = scalarise(program.step, graph, [*state, *params])
+    done = scalarise(program.done, graph, [*state, *new, *params]) if program.done else []
+    due = []
+    if program.record:
+        due = scalarise(program.record, graph, [*state, *new, *params, _when(program, graph)])[:1]
+    return Parts(_flat(new), _flat(done), _flat(due))
+
+
+def _when(program: Program, graph: Graph) -> np.ndarray:
+    """The time that is awaited, a float64, in the type that `record` was traced with."""
+    dtype = str(program.record.in_avals[-1].dtype)
+    return np.array(graph.apply("convert", graph.input(("when", 0), "float64"), dtype=dtype))
+
+
+class _Text:
+    """The module's text, part by part."""
+
+    def __init__(self, program: Program, lanes: int, features: Any):
+        self.program, self.lanes, self.features = program, lanes, features
+        self.functions: list[str] = []
+        self.helpers: set[tuple[str, str]] = set()
+        self.temporaries = 0
+        state, params, saved = (layout.offsets(lanes)[-1] for layout in (program.state, program.params, program.saved))
+        self.areas, end = {}, 0
+        for name, size in {
+            "index": 8 * lanes, "age": 8 * lanes, "when": 8 * lanes, "slot": 8 * lanes,
+            "active": lanes, "converged": lanes, "finite": lanes, "due": lanes,
+            "state": state, "params": params, "previous": state, "other": state, "values": saved,
+        }.items():  # fmt: skip
+            self.areas[name] = end
+            end += -(-size // 64) * 64 + 64
+        self.work_end = end
+
+    def code(self) -> Code:
+        return Code(self.lanes, helpers=self.helpers)
+
+    def finish(self, code: Code, head: str) -> None:
+        self.functions.append("\n".join([head + " {", *code.lines, "}"]))
+
+    def area(self, code: Code, name: str) -> str:
+        return code.address("%work", self.areas[name])
+
+    def job(self, code: Code, name: str) -> str:
+        kind = "ptr" if name in _POINTERS else "i64"
+        return code.let(f"load {kind}, ptr {code.address('%job', JOB.index(name), 'i64')}")
+
+    # The two kinds of kernel.
+
+    def small(self, graph: Graph, parts: Parts) -> Kernel:
+        """Everything inside one loop, the state in registers."""
+        code = self._begin_run()
+        elements = self.program.state.elements
+        places = self.program.state.places(self.lanes)
+        slots = [code.name("c") for _ in elements]
+        allocas = [
+            f"  {slot} = alloca {code.vector(dtype)}, align 64" for slot, dtype in zip(slots, elements, strict=True)
+        ]
+        code.lines[1:1] = allocas  # after the entry's label: LLVM turns them into registers
+        params = {
+            ("params", k): code.load(dtype, code.address("%params", place))
+            for k, (dtype, place) in enumerate(
+                zip(self.program.params.elements, self.program.params.places(self.lanes), strict=True)
+            )
+        }
+        when = {("when", 0): code.load("float64", self.area(code, "when"))}
+        for slot, dtype, place in zip(slots, elements, places, strict=True):
+            code.store(dtype, code.load(dtype, code.address("%state", place)), slot)
+
+        def body(outputs: list[int]) -> tuple[list[str], list[str]]:
+            current = [code.load(dtype, slot) for slot, dtype in zip(slots, elements, strict=True)]
+            known = {("state", k): value for k, value in enumerate(current)} | params | when
+            return current, emit(code, graph, outputs, known.__getitem__)
+
+        def to_memory() -> None:
+            for slot, dtype, place in zip(slots, elements, places, strict=True):
+                code.store(dtype, code.load(dtype, slot), code.address("%state", place))
+
+        entry = "%ready"
+        if not parts.judged:
+            entry = self._unjudged_blocks(code, slots, places, elements, parts, body, to_memory)
+        else:
+            code.put("br label %inner")
+        code.label("inner")
+        code.put(f"%n = phi i64 [ {entry} ], [ %n1, %inner ]" if entry != "%ready" else
+                 "%n = phi i64 [ 0, %ready ], [ %n1, %inner ]")  # fmt: skip
+        current, results = body([*parts.new, *parts.judged])
+        new, judged = results[: len(elements)], results[len(elements) :]
+        masks = {"finite": self._finite(code, new)}
+        for name, exists in (("converged", parts.done), ("due", parts.due)):
+            masks[name] = judged.pop(0) if exists else "zeroinitializer"
+        ended = self._ended(code, masks)
+        code.put("%n1 = add i64 %n, 1")
+        full = code.let("icmp eq i64 %n1, %bound")
+        for slot, dtype, value in zip(slots, elements, new, strict=True):
+            code.store(dtype, value, slot)
+        code.put(f"br i1 {code.let(f'or i1 {ended}, {full}')}, label %leave, label %inner")
+        code.label("leave")
+        for name, mask in masks.items():
+            code.store("bool", mask, self.area(code, name))
+        for k, (dtype, place) in enumerate(zip(elements, places, strict=True)):
+            if self.program.record:
+                code.store(dtype, current[k], code.address(self.area(code, "previous"), place))
+            kept = code.let(
+                f"select <{self.lanes} x i1> {masks['finite']}, {code.vector(dtype)} {new[k]}, "
+                f"{code.vector(dtype)} {current[k]}"
+            )
+            code.store(dtype, kept, code.address("%state", place))
+        code.put("br label %leaving")
+        self._end_run(code, "[ %n1, %leave ]" + (", [ %m2, %whole ]" if not parts.judged else ""))
+        return self._module()
+
+    def _unjudged_blocks(self, code, slots, places, elements, parts, body, to_memory) -> str:
+        """Runs of a fixed length: blocks of steps without a look; one that left the finite numbers is done again."""
+        code.put(f"%long = icmp sge i64 %bound, {_BLOCK}")
+        code.put("br i1 %long, label %block, label %inner")
+        code.label("block")
+        code.put("%m = phi i64 [ 0, %ready ], [ %m2, %again ]")
+        to_memory()
+        code.put("br label %quick")
+        code.label("quick")
+        code.put("%j = phi i64 [ 0, %block ], [ %j1, %quick ]")
+        _, new = body(parts.new)
+        for slot, dtype, value in zip(slots, elements, new, strict=True):
+            code.store(dtype, value, slot)
+        code.put("%j1 = add i64 %j, 1")
+        code.put(f"%jend = icmp eq i64 %j1, {_BLOCK}")
+        code.put("br i1 %jend, label %look, label %quick")
+        code.label("look")
+        finite = self._finite(code, new)
+        bad = code.any(code.let(f"and <{self.lanes} x i1> %active, {self._not(code, finite)}"))
+        code.put(f"br i1 {bad}, label %redo, label %good")
+        code.label("redo")
+        for slot, dtype, place in zip(slots, elements, places, strict=True):
+            code.store(dtype, code.load(dtype, code.address("%state", place)), slot)
+        code.put("br label %inner")
+        code.label("good")
+        code.put(f"%m2 = add i64 %m, {_BLOCK}")
+        code.put(f"%m3 = add i64 %m, {2 * _BLOCK}")
+        code.put(f"br i1 {code.let('icmp sle i64 %m3, %bound')}, label %again, label %tail")
+        code.label("again")
+        code.put("br label %block")
+        code.label("tail")
+        code.put(f"br i1 {code.let('icmp eq i64 %m2, %bound')}, label %whole, label %inner")
+        code.label("whole")
+        to_memory()
+        code.store("bool", "splat (i1 true)", self.area(code, "finite"))
+        for name in ("converged", "due"):
+            code.store("bool", "zeroinitializer", self.area(code, name))
+        code.put("br label %leaving")
+        return "0, %ready ], [ %m, %redo ], [ %m2, %tail"
+
+    def large(self) -> Kernel:
+        """The step as a function from memory to memory; two copies of the state take turns."""
+        self.temporaries = self._step_function()
+        self._judge_function()
+        code = self._begin_run()
+        code.put(f"%other = getelementptr i8, ptr %work, i64 {self.areas['other']}")
+        code.put(f"%free = getelementptr i8, ptr %work, i64 {self.work_end}")
+        code.put("br label %inner")
+        code.label("inner")
+        code.put("%n = phi i64 [ 0, %ready ], [ %n1, %inner ]")
+        code.put("%now = phi ptr [ %state, %ready ], [ %then, %inner ]")
+        code.put("%then = phi ptr [ %other, %ready ], [ %now, %inner ]")
+        code.put("call void @step(ptr %now, ptr %params, ptr %free, ptr %then)")
+        code.put("%ended = call i1 @judge(ptr %now, ptr %then, ptr %params, ptr %work)")
+        code.put("%n1 = add i64 %n, 1")
+        full = code.let("icmp eq i64 %n1, %bound")
+        code.put(f"br i1 {code.let(f'or i1 %ended, {full}')}, label %leave, label %inner")
+        code.label("leave")
+        finite = code.load("bool", self.area(code, "finite"))
+        if self.program.record:
+            self._copy_state(code, "%now", "%now", finite, self.area(code, "previous"), "p")
+        self._copy_state(code, "%then", "%now", finite, "%state", "s")
+        code.put("br label %leaving")
+        label = next(line[:-1] for line in reversed(code.lines) if line.endswith(":"))
+        self._end_run(code, f"[ %n1, %{label} ]")
+        return self._module()
+
+    def _copy_state(self, code: Code, yes: str, no: str, mask: str, to: str, stem: str) -> None:
+        """to = where(mask, yes, no), leaf by leaf; `to` may be either of them."""
+        for number, (leaf, start) in enumerate(
+            zip(self.program.state.leaves, self.program.state.offsets(self.lanes), strict=False)
+        ):
+            with tiles.loop(code, leaf.count, f"{stem}{number}") as k:
+                size = self.lanes * size_of(leaf.dtype)
+                at = code.let(f"add i64 {start}, {code.let(f'mul i64 {k}, {size}')}")
+                values = [code.load(leaf.dtype, code.address(base, at)) for base in (yes, no)]
+                kind = code.vector(leaf.dtype)
+                kept = code.let(f"select <{self.lanes} x i1> {mask}, {kind} {values[0]}, {kind} {values[1]}")
+                code.store(leaf.dtype, kept, code.address(to, at))
+
+    def _step_function(self) -> int:
+        code = self.code()
+        code.label("entry")
+        size = tiles.emit_step(code, self.program, self.features)
+        code.put("ret void")
+        self.finish(code, "define internal void @step(ptr noalias %now, ptr noalias %params, ptr noalias %free, "
+                          "ptr noalias %then) #1")  # fmt: skip
+        return size
+
+    def _judge_function(self) -> None:
+        """Sets the masks after a step from `now` to `then`; whether any active lane ended or is due."""
+        code = self.code()
+        code.label("entry")
+        graph = Graph()
+        known = self._memory_inputs(code, {"state": "%now", "new": "%then", "params": "%params"})
+        inputs = self._three_inputs(graph)
+        masks = {"finite": None, "converged": "zeroinitializer", "due": "zeroinitializer"}
+        if self.program.done:
+            places = _flat(scalarise(self.program.done, graph, inputs))
+            (masks["converged"],) = emit(code, graph, places, known)
+        if self.program.record:
+            places = _flat(scalarise(self.program.record, graph, [*inputs, _when(self.program, graph)])[:1])
+            (masks["due"],) = emit(code, graph, places, known)
+        masks["finite"] = self._finite(code, [known(("new", k)) for k in range(len(self.program.state.elements))])
+        for name, mask in masks.items():
+            code.store("bool", mask, self.area(code, name))
+        code.put(f"%active = icmp ne <{self.lanes} x i8> {self._bytes(code, 'active')}, zeroinitializer")
+        code.put(f"ret i1 {self._ended(code, masks)}")
+        self.finish(code, "define internal i1 @judge(ptr %now, ptr %then, ptr %params, ptr %work) #1")
+
+    def _three_inputs(self, graph: Graph) -> list[np.ndarray]:
+        """What `done` takes: the state before a step, the one after it, the parameters."""
+        layouts = {"state": self.program.state, "new": self.program.state, "params": self.program.params}
+        return [array for kind, layout in layouts.items() for array in _inputs(graph, kind, layout)]
+
+    def _memory_inputs(self, code: Code, bases: dict[str, str]) -> Any:
+        """Loads an input where it is first used."""
+        layouts = {"params": self.program.params}
+        known: dict[Any, str] = {}
+
+        def value(name: tuple[str, int]) -> str:
+            if name not in known:
+                kind, k = name
+                if kind == "when":
+                    known[name] = code.load("float64", self.area(code, "when"))
+                else:
+                    layout = layouts.get(kind, self.program.state)
+                    at = code.address(bases[kind], layout.places(self.lanes)[k])
+                    known[name] = code.load(layout.elements[k], at)
+            return known[name]
+
+        return value
+
+    # What both share.
+
+    def _begin_run(self) -> Code:
+        """Fill the lanes; at `ready` at least one is active and %bound steps are free of the step limit."""
+        code, lanes = self.code(), self.lanes
+        code.label("entry")
+        for name in ("state", "params"):
+            code.put(f"%{name} = getelementptr i8, ptr %work, i64 {self.areas[name]}")
+        code.put("br label %filling")
+        code.label("filling")
+        code.put("%lane0 = phi i64 [ 0, %entry ], [ %lane1, %filling ]")
+        code.put("call void @take(ptr %job, ptr %work, i64 %lane0)")
+        code.put("%lane1 = add i64 %lane0, 1")
+        code.put(f"br i1 {code.let(f'icmp eq i64 %lane1, {lanes}')}, label %outer, label %filling")
+        code.label("outer")
+        stop = code.let(f"load volatile i8, ptr {self.job(code, 'stop')}")
+        code.put(f"%active = icmp ne <{lanes} x i8> {self._bytes(code, 'active')}, zeroinitializer")
+        go_on = code.let(f"and i1 {code.let(f'icmp eq i8 {stop}, 0')}, {code.any('%active')}")
+        code.put(f"br i1 {go_on}, label %ready, label %over")
+        code.label("ready")
+        ages = code.let(f"load <{lanes} x i64>, ptr {self.area(code, 'age')}, align 64")
+        limit = code.let(f"insertelement <{lanes} x i64> poison, i64 {self.job(code, 'max_steps')}, i64 0")
+        limit = code.let(
+            f"shufflevector <{lanes} x i64> {limit}, <{lanes} x i64> poison, <{lanes} x i32> zeroinitializer"
+        )
+        left = code.let(f"sub <{lanes} x i64> {limit}, {ages}")
+        left = code.let(f"select <{lanes} x i1> %active, <{lanes} x i64> {left}, <{lanes} x i64> splat (i64 {_VISIT})")
+        least = code.let(f"call i64 @llvm.vector.reduce.smin.v{lanes}i64(<{lanes} x i64> {left})")
+        code.put(f"%bound = call i64 @llvm.smin.i64(i64 {least}, i64 {_VISIT})")
+        return code
+
+    def _end_run(self, code: Code, taken: str) -> None:
+        code.label("leaving")
+        code.put(f"%taken = phi i64 {taken}")
+        if self.program.record:
+            code.put("call void @save(ptr %job, ptr %work)")
+        code.put("br label %retiring")
+        code.label("retiring")
+        code.put("%lane2 = phi i64 [ 0, %leaving ], [ %lane3, %retiring ]")
+        code.put("call void @retire(ptr %job, ptr %work, i64 %lane2, i64 %taken)")
+        code.put("%lane3 = add i64 %lane2, 1")
+        code.put(f"br i1 {code.let(f'icmp eq i64 %lane3, {self.lanes}')}, label %outer, label %retiring")
+        code.label("over")
+        code.put("ret void")
+        self.finish(code, "define void @run(ptr %job, ptr %work) #0")
+
+    def _bytes(self, code: Code, name: str) -> str:
+        return code.let(f"load <{self.lanes} x i8>, ptr {self.area(code, name)}, align 1")
+
+    def _not(self, code: Code, mask: str) -> str:
+        return code.let(f"xor <{self.lanes} x i1> {mask}, splat (i1 true)")
+
+    def _ended(self, code: Code, masks: dict[str, Any]) -> str:
+        ended = self._not(code, masks["finite"])
+        for name in ("converged", "due"):
+            if masks[name] != "zeroinitializer":
+                ended = code.let(f"or <{self.lanes} x i1> {ended}, {masks[name]}")
+        return code.any(code.let(f"and <{self.lanes} x i1> {ended}, %active"))
+
+    def _finite(self, code: Code, values: Sequence[str]) -> str:
+        """The lanes whose floating elements are all finite: 0·x is 0 for those alone."""
+        mask = None
+        for dtype in ("float64", "float32"):
+            total = None
+            kind, suffix = code.vector(dtype), f"v{self.lanes}f{dtype[5:]}"
+            zero = code.splat(0.0, dtype)
+            for value, own in zip(values, self.program.state.elements, strict=True):
+                if own == dtype:
+                    total = (
+                        code.let(f"fmul {kind} {value}, {zero}") if total is None else
+                        code.let(f"call {kind} @llvm.fma.{suffix}({kind} {value}, {kind} {zero}, {kind} {total})")
+                    )  # fmt: skip
+            if total is not None:
+                here = code.let(f"fcmp ord {kind} {total}, {zero}")
+                mask = here if mask is None else code.let(f"and <{self.lanes} x i1> {mask}, {here}")
+        return mask or "splat (i1 true)"
+
+    def _lane_copy(self, code: Code, what: str, row_number: str, base: str, to_row: bool) -> None:
+        """One lane's elements between the kernel's memory and row `row_number` of the batch's arrays."""
+        layouts = {"state": self.program.state, "params": self.program.params, "saved": self.program.saved}
+        layout, first = layouts[what], len(JOB)
+        for name, other in layouts.items():
+            if name == what:
+                break
+            first += 2 * len(other.leaves)
+        for number, (leaf, start) in enumerate(zip(layout.leaves, layout.offsets(self.lanes), strict=False)):
+            size = size_of(leaf.dtype)
+            kind = "i8" if leaf.dtype == "bool" else scalar_type(leaf.dtype)
+            pointer = code.let(f"load ptr, ptr {code.address('%job', first + 2 * number, 'i64')}")
+            stride = code.let(f"load i64, ptr {code.address('%job', first + 2 * number + 1, 'i64')}")
+            row = code.address(pointer, code.let(f"mul i64 {row_number}, {stride}"))
+            with tiles.loop(code, leaf.count, f"{what}{number}") as k:
+                element = code.let(f"add i64 {code.let(f'mul i64 {k}, {self.lanes}')}, %lane")
+                inside = code.address(code.address(base, start), element, kind)
+                outside = code.address(row, k, kind)
+                source, target = (inside, outside) if to_row else (outside, inside)
+                value = code.let(f"load {kind}, ptr {source}, align {size}")
+                code.put(f"store {kind} {value}, ptr {target}, align {size}")
+
+    def _lane_field(self, code: Code, name: str, kind: str) -> str:
+        return code.address(self.area(code, name), "%lane", kind)
+
+    def _take_function(self) -> None:
+        """The next trial of the queue into a lane, or none."""
+        code = self.code()
+        code.label("entry")
+        code.put(f"%i = atomicrmw add ptr {self.job(code, 'next')}, i64 1 monotonic")
+        more = code.let(f"icmp slt i64 %i, {self.job(code, 'total')}")
+        active = code.let(f"zext i1 {more} to i8")
+        code.put(f"store i8 {active}, ptr {self._lane_field(code, 'active', 'i8')}, align 1")
+        code.put(f"br i1 {more}, label %some, label %none")
+        code.label("some")
+        trial = code.let(f"load i64, ptr {code.address(self.job(code, 'order'), '%i', 'i64')}")
+        code.put(f"store i64 {trial}, ptr {self._lane_field(code, 'index', 'i64')}")
+        code.put(f"store i64 0, ptr {self._lane_field(code, 'age', 'i64')}")
+        for name in ("state", "params"):
+            self._lane_copy(code, name, trial, self.area(code, name), False)
+        if self.program.record:
+            code.put(f"store i64 0, ptr {self._lane_field(code, 'slot', 'i64')}")
+            first = code.let(f"load double, ptr {self.job(code, 'times')}")
+            code.put(f"store double {first}, ptr {self._lane_field(code, 'when', 'double')}")
+        code.put("ret void")
+        code.label("none")
+        code.put("ret void")
+        self.finish(code, "define internal void @take(ptr %job, ptr %work, i64 %lane) #2")
+
+    def _retire_function(self) -> None:
+        """After a visit of `taken` steps: write back a trial that ended and take the next."""
+        code = self.code()
+        code.label("entry")
+        active, finite, converged = (
+            code.let("icmp ne i8 " + code.let("load i8, ptr " + self._lane_field(code, name, "i8")) + ", 0")
+            for name in ("active", "finite", "converged")
+        )
+        code.put(f"br i1 {active}, label %one, label %none")
+        code.label("one")
+        field = self._lane_field(code, "age", "i64")
+        age = code.let(f"add i64 {code.let(f'load i64, ptr {field}')}, %taken")
+        lost = code.let(f"zext i1 {code.let(f'xor i1 {finite}, true')} to i64")
+        age = code.let(f"sub i64 {age}, {lost}")
+        code.put(f"store i64 {age}, ptr {field}")
+        spent = code.let(f"icmp sge i64 {age}, {self.job(code, 'max_steps')}")
+        status = code.let(f"select i1 {spent}, i8 {int(Status.OUT_OF_STEPS)}, i8 -1")
+        status = code.let(f"select i1 {converged}, i8 {int(Status.CONVERGED)}, i8 {status}")
+        status = code.let(f"select i1 {finite}, i8 {status}, i8 {int(Status.DIVERGED)}")
+        code.put(f"br i1 {code.let(f'icmp eq i8 {status}, -1')}, label %none, label %ended")
+        code.label("ended")
+        trial = code.let(f"load i64, ptr {self._lane_field(code, 'index', 'i64')}")
+        self._lane_copy(code, "state", trial, self.area(code, "state"), True)
+        code.put(f"store i64 {age}, ptr {code.address(self.job(code, 'steps'), trial, 'i64')}")
+        code.put(f"store i8 {status}, ptr {code.address(self.job(code, 'status'), trial)}")
+        if self.program.record:
+            slot = code.let(f"load i64, ptr {self._lane_field(code, 'slot', 'i64')}")
+            code.put(f"store i64 {slot}, ptr {code.address(self.job(code, 'n_saved'), trial, 'i64')}")
+        code.put(f"%f = atomicrmw add ptr {self.job(code, 'finished')}, i64 1 monotonic")
+        code.put("call void @take(ptr %job, ptr %work, i64 %lane)")
+        code.put("ret void")
+        code.label("none")
+        code.put("ret void")
+        self.finish(code, "define internal void @retire(ptr %job, ptr %work, i64 %lane, i64 %taken) #2")
+
+    def _save_functions(self) -> None:
+        """`record` for all lanes, then a lane's values into its trial's next row, until no lane is due."""
+        code = self.code()
+        code.label("entry")
+        graph = Graph()
+        bases = {"state": "previous", "new": "state", "params": "params"}
+        known = self._memory_inputs(code, {kind: self.area(code, area) for kind, area in bases.items()})
+        inputs = [*self._three_inputs(graph), _when(self.program, graph)]
+        places = _flat(scalarise(self.program.record, graph, inputs))
+        due, *values = emit(code, graph, places, known)
+        for value, dtype, place in zip(
+            values, self.program.saved.elements, self.program.saved.places(self.lanes), strict=True
+        ):
+            code.store(dtype, value, code.address(self.area(code, "values"), place))
+        code.put(f"%active = icmp ne <{self.lanes} x i8> {self._bytes(code, 'active')}, zeroinitializer")
+        finite = code.load("bool", self.area(code, "finite"))
+        due = code.let(f"and <{self.lanes} x i1> {due}, %active")
+        due = code.let(f"and <{self.lanes} x i1> {due}, {finite}")
+        code.store("bool", due, self.area(code, "due"))
+        code.put(f"ret i1 {code.any(due)}")
+        self.finish(code, "define internal i1 @look(ptr %job, ptr %work) #1")
+
+        code = self.code()
+        code.label("entry")
+        code.put("br label %looking")
+        code.label("looking")
+        code.put("%some = call i1 @look(ptr %job, ptr %work)")
+        code.put("br i1 %some, label %lanes, label %over")
+        code.label("lanes")
+        code.put("%lane = phi i64 [ 0, %looking ], [ %next, %skip ]")
+        due = code.let(f"load i8, ptr {self._lane_field(code, 'due', 'i8')}")
+        code.put(f"br i1 {code.let(f'icmp ne i8 {due}, 0')}, label %keep, label %skip")
+        code.label("keep")
+        trial = code.let(f"load i64, ptr {self._lane_field(code, 'index', 'i64')}")
+        slot = code.let(f"load i64, ptr {self._lane_field(code, 'slot', 'i64')}")
+        n_times = self.job(code, "n_times")
+        place = code.let(f"add i64 {code.let(f'mul i64 {trial}, {n_times}')}, {slot}")
+        self._lane_copy(code, "saved", place, self.area(code, "values"), True)
+        code.put(f"%more = add i64 {slot}, 1")
+        code.put(f"store i64 %more, ptr {self._lane_field(code, 'slot', 'i64')}")
+        # `times` ends with an infinity that is never due.
+        when = code.let(f"load double, ptr {code.address(self.job(code, 'times'), '%more', 'double')}")
+        code.put(f"store double {when}, ptr {self._lane_field(code, 'when', 'double')}")
+        code.put("br label %skip")
+        code.label("skip")
+        code.put("%next = add i64 %lane, 1")
+        code.put(f"br i1 {code.let(f'icmp eq i64 %next, {self.lanes}')}, label %looking, label %lanes")
+        code.label("over")
+        code.put("ret void")
+        self.finish(code, "define internal void @save(ptr %job, ptr %work) #2")
+
+    def _module(self) -> Kernel:
+        self._take_function()
+        self._retire_function()
+        if self.program.record:
+            self._save_functions()
+        text = [*mathematics.definitions(self.helpers, self.lanes), *self.functions]
+        text += [
+            'attributes #0 = { nounwind }',
+            'attributes #1 = { nounwind noinline }',
+            'attributes #2 = { nounwind noinline }',
+        ]  # fmt: skip
+        return Kernel("\n\n".join(_declared(text)), self.lanes, self.work_end + self.temporaries + 64)
+
+
+_ARGUMENTS = {"fma": 3, "smin": 2}  # of intrinsics; the others take one
+_CALL = re.compile(r"call (<\d+ x \w+>|\w+) (@llvm\.([a-z]+)[\w.]*)\((<\d+ x \w+>|\w+) ")
+
+
+def _declared(functions: list[str]) -> list[str]:
+    """The functions, and a declaration of every LLVM intrinsic they call."""
+    declarations = {
+        name: f"declare {result} {name}({', '.join([argument] * _ARGUMENTS.get(stem, 1))})"
+        for function in functions
+        for result, name, stem, argument in _CALL.findall(function)
+    }
+    return [*declarations.values(), *functions]

@@ -1,0 +1,32 @@
+"""Small dense linear systems in plain JAX operations, for lanes of an engine.
+
+No library call is in them: on CPUs those take one lane at a time, and can deadlock when two engine threads wait for
+their thread pool at once.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def solve_linear(matrix: Array, right: Array) -> Array:
+    """Solve matrix [n, n] · x = right, [n] or [n, k], by Gauss-Jordan elimination with row pivoting."""
+    size = matrix.shape[0]
+    table = jnp.concatenate([matrix, right.reshape(size, -1)], 1)
+    rows, columns = jnp.arange(size), jnp.arange(table.shape[1])
+
+    def eliminate(k, carry):
+        table, free, pivots = carry
+        column = jnp.sum(jnp.where(columns == k, table, 0), 1)
+        magnitude = jnp.where(free, jnp.abs(column.real) + jnp.abs(column.imag), -1.0)
+        pivot = rows == jnp.argmax(magnitude)
+        row = jnp.sum(jnp.where(pivot[:, None], table, 0), 0)
+        row = row / jnp.sum(jnp.where(columns == k, row, 0))
+        table = jnp.where(pivot[:, None], row, table - column[:, None] * row)
+        return table, free & ~pivot, jnp.where((rows == k)[:, None], pivot, pivots)
+
+    start = (table, jnp.ones(size, bool), jnp.zeros((size, size), bool))
+    table, _, pivots = jax.lax.fori_loop(0, size, eliminate, start)
+    # Row k of the solution is in the row that was the k-th pivot.
+    ordered = jnp.sum(jnp.where(pivots[:, :, None], table[None, :, size:], 0), 1)
+    return ordered.reshape(right.shape)
