@@ -1,10 +1,11 @@
 """Equilibria: path tracking cold and warm, moments by parameter homotopy, certificates."""
 
 import time
-from types import SimpleNamespace
+from functools import partial
 
 import jax
 import numpy as np
+from measuring import Case
 
 from jaxdyn.analysis.equilibria import census, decay_bound
 from jaxdyn.analysis.equilibria.certificates import certify
@@ -15,9 +16,9 @@ from jaxdyn.analysis.equilibria.solve import solve_rank
 from jaxdyn.moments import Moments
 from jaxdyn.systems.siamese import StopGradient
 
-NAME = "equilibria of SG on random moments, λ = 0.1 of the bound"
-CASES = ("m = 2", "m = 3")
-METHODS = ("Newton from 500 starts", "parameter homotopy")
+
+def cases(quick):
+    return [case(m, (8 if m == 2 else 4) if quick else (100 if m == 2 else 40)) for m in (2, 3)]
 
 
 def problems(m, count):
@@ -25,27 +26,27 @@ def problems(m, count):
     return moments, [StopGradient(0.1 * float(decay_bound(each))) for each in moments]
 
 
-def case(name):
+def case(m, count):
     """Every equilibrium of every rank; the result is the number of problems (Newton misses some, see the tests)."""
-    m = int(name[-1])
+    methods = {name: partial(prepare, m, count, name) for name in ("parameter homotopy", "Newton from 500 starts")}
+    return Case(
+        f"equilibria of SG, {count} random moments, m = {m}, λ = 0.1 of the bound", methods, count, "problems", m
+    )
 
-    def prepare(method, quick):
-        count = (8 if m == 2 else 4) if quick else (100 if m == 2 else 40)
 
-        def work():
-            with jax.enable_x64(True):
-                moments, systems = problems(m, count)
-                reduced = [reduce(*pair) for pair in zip(systems, moments, strict=True)]
-                xx, yx = (np.stack([np.asarray(getattr(each, part)) for each in reduced]) for part in ("xx", "yx"))
-                if method == "parameter homotopy":
-                    _ = [solve_rank(xx, yx, rank) for rank in range(1, m + 1)]
-                else:
-                    _ = [search(xx, yx, rank, starts=500) for rank in range(1, m + 1)]
-            return count
+def prepare(m, count, method):
+    def work():
+        with jax.enable_x64(True):
+            moments, systems = problems(m, count)
+            reduced = [reduce(*pair) for pair in zip(systems, moments, strict=True)]
+            xx, yx = (np.stack([np.asarray(getattr(each, part)) for each in reduced]) for part in ("xx", "yx"))
+            if method == "parameter homotopy":
+                _ = [solve_rank(xx, yx, rank) for rank in range(1, m + 1)]
+            else:
+                _ = [search(xx, yx, rank, starts=500) for rank in range(1, m + 1)]
+        return [count]
 
-        return work
-
-    return SimpleNamespace(prepare=prepare)
+    return work
 
 
 def rates(quick):

@@ -40,49 +40,56 @@ class Case(NamedTuple):
     family: str = ""
 
 
-_FIRST: dict[str, np.ndarray] = {}
+def measure(case: Case, quick: bool) -> tuple[list[dict], list[str]]:
+    """The rows of a case, and who is absent and why.
 
-
-def measure(case: Case, method: str, prepare: Callable[[], Callable[[], Any]], quick: bool) -> dict:
-    work = prepare()
-    times, result = [], None
-    budget = time.perf_counter() + (5 if quick else 30)
-    for _ in range(8):
-        began = time.perf_counter()
-        result = work()
-        times.append(time.perf_counter() - began)
-        if time.perf_counter() + times[-1] > budget:
-            break
-    # A method too slow for a second run is reported by its first, compilation included.
-    warm = times[1:] or times
-    result = np.asarray(result, float)
-    if case.reference is None:
-        _FIRST.setdefault(case.title, result)
-    reference = _FIRST[case.title] if case.reference is None else np.asarray(case.reference, float)
-    if result.shape != reference.shape:
-        raise ValueError(f"{case.title}, {method}: result of shape {result.shape}, expected {reference.shape}")
-    error = float(np.max(np.abs(result - reference) / (1 + np.abs(reference)))) if reference.size else 0.0
-    return {
-        "method": method,
-        "first_s": times[0],
-        "median_s": statistics.median(warm),
-        "runs": len(warm),
-        "error": error,
-        "agrees": bool(error <= case.tolerance),
-    }
+    First calls one by one; then rounds over all methods, so that a machine that slows down slows all of them.
+    """
+    works, firsts, results, absent = {}, {}, {}, []
+    for method, prepare in case.methods.items():
+        try:
+            work = prepare()
+            began = time.perf_counter()
+            results[method] = np.asarray(work(), float)
+        except Absent as reason:
+            absent.append(f"{method}: {reason}")
+            continue
+        works[method], firsts[method] = work, time.perf_counter() - began
+    times: dict[str, list[float]] = {method: [] for method in works}
+    left = dict.fromkeys(works, 3.0 if quick else 6.0)  # seconds for each
+    for _ in range(7):
+        for method, work in works.items():
+            if left[method] > (times[method] or [firsts[method]])[-1]:
+                began = time.perf_counter()
+                work()
+                times[method].append(time.perf_counter() - began)
+                left[method] -= times[method][-1]
+    reference = next(iter(results.values())) if case.reference is None else np.asarray(case.reference, float)
+    rows = []
+    for method, result in results.items():
+        if result.shape != reference.shape:
+            raise ValueError(f"{case.title}, {method}: result of shape {result.shape}, expected {reference.shape}")
+        error = float(np.max(np.abs(result - reference) / (1 + np.abs(reference)))) if reference.size else 0.0
+        # A method too slow for a second run is reported by its first, compilation included.
+        warm = times[method] or [firsts[method]]
+        rows.append({
+            "method": method, "first_s": firsts[method], "median_s": statistics.median(warm), "best_s": min(warm),
+            "runs": len(times[method]), "error": error, "agrees": bool(error <= case.tolerance),
+        })  # fmt: skip
+    return rows, absent
 
 
 def table(case: Case, rows: list[dict], absent: list[str]) -> str:
     first = rows[0]["median_s"]
     lines = [
         f"### {case.title}\n",
-        f"| method | first call, s | median, s | runs | {case.unit}/s | speed of the first row against it | error |",
-        "|---|---|---|---|---|---|---|",
+        f"| method | first call, s | median, s | best, s | runs | {case.unit}/s | first row is faster by | error |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         mark = "" if row["agrees"] else " (!)"
         lines.append(
-            f"| {row['method']} | {row['first_s']:.3g} | {row['median_s']:.3g} | {row['runs']} "
+            f"| {row['method']} | {row['first_s']:.3g} | {row['median_s']:.3g} | {row['best_s']:.3g} | {row['runs']} "
             f"| {case.units / row['median_s']:.3g} | {row['median_s'] / first:.3g} | {row['error']:.1e}{mark} |"
         )
     lines += [f"\n{line}" for line in absent]

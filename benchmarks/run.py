@@ -13,7 +13,7 @@ import sys
 from importlib import import_module, metadata
 from pathlib import Path
 
-from measuring import Absent, measure, rate_table, table
+from measuring import measure, rate_table, table
 
 WORKLOADS = ("sg_map", "trials", "sg_flow", "modes", "lorenz", "large_flow", "equilibria")
 PACKAGES = ("jaxdyn", "jax", "diffrax", "numpy", "scipy", "llvmlite", "numba", "torch", "torchdiffeq", "heyoka",
@@ -44,14 +44,10 @@ def main() -> int:
         workload = import_module(name)
         for case in workload.cases(options.quick):
             print(f"{case.title} …", file=sys.stderr, flush=True)
-            rows, absent = [], []
-            for method, prepare in case.methods.items():
-                try:
-                    rows.append(measure(case, method, prepare, options.quick))
-                except Absent as reason:
-                    absent.append(f"{method}: {reason}")
+            rows, absent = measure(case, options.quick)
             report["workloads"][case.title] = {
-                "size": case.size, "units": case.units, "unit": case.unit, "rows": rows, "absent": absent
+                "size": case.size, "units": case.units, "unit": case.unit, "family": case.family, "rows": rows,
+                "absent": absent,
             }  # fmt: skip
             text.append(table(case, rows, absent))
             print(text[-1], flush=True)

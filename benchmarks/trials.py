@@ -1,20 +1,75 @@
-"""The main job to verdicts: the xla engine, which retires finished trials, against plain vmap(while_loop)."""
+"""The main job to verdicts, SG and EMA: our engines, a C program with per-trial exit, and vmap(while_loop)."""
 
-from types import SimpleNamespace
+import ctypes
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from measuring import Case, c_library, pointer
 
-from jaxdyn.ensemble.engines import ENGINES
+from jaxdyn.ensemble.draws import draw_trials
+from jaxdyn.ensemble.engines import ENGINES, Finished
 from jaxdyn.ensemble.protocol import Protocol
 from jaxdyn.ensemble.trials import run_trials
-from jaxdyn.names import ALGORITHMS
 from jaxdyn.status import Status
+from jaxdyn.systems.spheres import ScalarData, radii
 
-NAME = "m = 1 trials, default protocol, draws to verdicts"
-CASES = ("sg", "ema")
-METHODS = ("vmap(while_loop)", "xla engine")
+
+def cases(quick: bool) -> list[Case]:
+    return [case(algorithm, n, quick) for algorithm in ("sg", "ema") for n in ((1_000,) if quick else (1_000, 10_000))]
+
+
+def case(algorithm: str, n: int, quick: bool) -> Case:
+    methods = {
+        "jaxdyn fused": partial(ours, algorithm, n, "fused"),
+        "jaxdyn xla": partial(ours, algorithm, n, "xla"),
+        "C, one trial after the other": partial(c_program, algorithm, n),
+    }
+    if not quick and n <= 1_000:  # five minutes for 10,000 of SG, more for EMA
+        methods["vmap(while_loop)"] = partial(ours, algorithm, n, "plain")
+    # Counts of classes; a handful of trials are chaotic and end where rounding takes them.
+    return Case(f"m = 1 trials to verdicts, {algorithm}, {n:,}", methods, n, "trials", n, None, 6.0,
+                f"m = 1 trials, {algorithm}")  # fmt: skip
+
+
+def ours(algorithm: str, n: int, engine: str):
+    ENGINES["plain"] = plain
+    _CACHE.clear()
+
+    def work():
+        data = run_trials(algorithm, Protocol(), n, seed=0, engine=engine)
+        return [int(np.sum(data["outcome"] == k)) for k in (0, 1)]
+
+    return work
+
+
+def c_program(algorithm: str, n: int):
+    """From the same draws; the classes by the distance of ‖a‖ to the outer radius."""
+    trials = c_library("trials.c").trials
+    protocol = Protocol()
+
+    def work():
+        with jax.enable_x64(True):
+            draw = draw_trials(protocol, 0, np.arange(n))
+        numbers = np.ascontiguousarray(np.stack([draw.rho, draw.tau, draw.weight_decay, draw.lr], 1))
+        state = np.zeros((n, 8))
+        state[:, :2], state[:, 2:6] = draw.encoder[:, :, 0], draw.predictor.reshape(n, 4)
+        steps, status = np.zeros(n, np.int64), np.zeros(n, np.int8)
+        real, whole = ctypes.c_double, ctypes.c_long
+        trials(
+            whole(n), ctypes.c_int(algorithm == "ema"), pointer(numbers), real(protocol.predictor_lr_ratio),
+            real(protocol.ema_decay), real(protocol.tolerance), whole(protocol.max_steps), pointer(state),
+            pointer(steps), pointer(status),
+        )  # fmt: skip
+        size = np.linalg.norm(state[:, :2], axis=1)
+        with jax.enable_x64(True):
+            outer = np.asarray(radii(ScalarData(draw.rho, draw.tau, draw.weight_decay, protocol.predictor_lr_ratio))[1])
+        ended = status == Status.CONVERGED
+        return [int(np.sum(ended & (np.abs(size - outer) < 0.02 * (1 + outer)) & (size > 1e-3))),
+                int(np.sum(ended & (size < 1e-2)))]  # fmt: skip
+
+    return work
 
 
 def plain(step, done, states, params, max_steps, **_):
@@ -33,7 +88,7 @@ def plain(step, done, states, params, max_steps, **_):
         status = jnp.where(~finite, Status.DIVERGED, jnp.where(converged, Status.CONVERGED, Status.OUT_OF_STEPS))
         return state, count, status
 
-    return jax.tree.map(np.asarray, _jitted(one)(states, params))
+    return Finished(*jax.tree.map(np.asarray, _jitted(one)(states, params)))
 
 
 _CACHE = {}
@@ -42,22 +97,3 @@ _CACHE = {}
 def _jitted(one):
     # The program is the same for every call of a case: keep its compilation.
     return _CACHE.setdefault("program", jax.jit(jax.vmap(one)))
-
-
-def case(algorithm):
-    """The workload of one algorithm; its result is the number of trials in every class."""
-    assert algorithm in ALGORITHMS
-
-    def prepare(method, quick):
-        _CACHE.clear()
-        ENGINES["plain"] = plain
-        engine = {"vmap(while_loop)": "plain", "xla engine": "xla"}[method]
-        n_trials = 1000 if quick else 10_000
-
-        def work():
-            data = run_trials(algorithm, Protocol(), n_trials, seed=0, engine=engine)
-            return np.bincount(data["outcome"], minlength=6).tolist()
-
-        return work
-
-    return SimpleNamespace(prepare=prepare)

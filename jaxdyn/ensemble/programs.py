@@ -1,13 +1,13 @@
 """Programs of an engine: a map iterated, a flow integrated, each as the step of one trial.
 
-A program is written for a single trial in plain JAX, like the systems themselves: it has `start(state, trial)`, the
-step `program(carry, trial)`, `done` and `record`, and any engine runs it. A step of an adaptive method is one
-attempt, accepted or not, with the trial's own step size.
+A program is written for a single trial in plain JAX, like the systems themselves: it has `start`, the step
+`program(path, trial)`, `done` and `record`, and any engine runs it. A step of an adaptive method is one attempt,
+accepted or not, with the trial's own step size.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,18 @@ class Path(NamedTuple):
     state: Any
     dt: Any = ()
     rate: Any = ()
+
+
+def checked_rate(function: Field, t: Any, state: Any, params: Any) -> Any:
+    """function(t, state, params), which must be like the state; at trace time."""
+    rate = function(t, state, params)
+    like = [jax.tree.structure(tree) for tree in (state, rate)]
+    if like[0] != like[1] or [jnp.shape(leaf) for leaf in jax.tree.leaves(rate)] != [
+        jnp.shape(leaf) for leaf in jax.tree.leaves(state)
+    ]:
+        described = [jax.tree.map(jnp.shape, tree) for tree in (state, rate)]
+        raise ValueError(f"function: expected a rate like the state, shapes {described[0]}, got {described[1]}")
+    return rate
 
 
 def plus(state: Any, *terms: tuple[Any, Any]) -> Any:
@@ -77,6 +89,16 @@ class Program:
         ended = path.t >= trial.t1 if self.at_end else jnp.zeros((), bool)
         return ended if self.until is None else ended | self.until(previous.state, path.state, trial.params)
 
+    # Whether a path needs more than its time and state before the first step, which `start` computes.
+    adaptive: ClassVar[bool] = False
+    keeps_rate: ClassVar[bool] = False
+
+    def start(self, state: Any, trial: Trial, t0: Any) -> Path:
+        return Path(t0, state)
+
+    def rate(self, t: Any, state: Any, params: Any) -> Any:
+        return checked_rate(self.function, t, state, params)
+
     @property
     def judged(self) -> bool:
         """Whether `done` can be true."""
@@ -98,9 +120,6 @@ class Program:
 class Map(Program):
     """A step function iterated; time is the number of steps."""
 
-    def start(self, state: Any, trial: Trial) -> Path:
-        return Path(jnp.zeros_like(trial.t1), state)
-
     def __call__(self, path: Path, trial: Trial) -> Path:
         return Path(path.t + 1, self.function(path.state, trial.params))
 
@@ -111,32 +130,32 @@ class Map(Program):
 class _Fixed(Program):
     """Steps of a fixed size, `trial.dt`; the last one ends at `trial.t1`."""
 
-    def start(self, state: Any, trial: Trial, t0: Any) -> Path:
-        return Path(t0, state)
-
     def __call__(self, path: Path, trial: Trial) -> Path:
         then = path.t + trial.dt
         then = jnp.where(then > trial.t1 - trial.dt / 2, trial.t1, then)
-        return Path(then, self.advance(path, trial)[0])
+        return Path(then, self.advance(path, trial))
+
+    def advance(self, path: Path, trial: Trial) -> Any:
+        """The state one step later."""
+        raise NotImplementedError
 
 
 class RK4(_Fixed):
     """The classical method of order 4; between steps the cubic through both ends and their rates."""
 
-    def advance(self, path: Path, trial: Trial) -> tuple[Any, ...]:
+    def advance(self, path: Path, trial: Trial) -> Any:
         t, y, h = path.t, path.state, trial.dt
-        rate = lambda t, y: self.function(t, y, trial.params)  # noqa: E731
+        rate = lambda t, y: self.rate(t, y, trial.params)  # noqa: E731
         k1 = rate(t, y)
         k2 = rate(t + h / 2, plus(y, (h / 2, k1)))
         k3 = rate(t + h / 2, plus(y, (h / 2, k2)))
         k4 = rate(t + h, plus(y, (h, k3)))
-        new = jax.tree.map(lambda y, a, b, c, d: y + h / 6 * (a + 2 * b + 2 * c + d), y, k1, k2, k3, k4)
-        return new, k1
+        return jax.tree.map(lambda y, a, b, c, d: y + h / 6 * (a + 2 * b + 2 * c + d), y, k1, k2, k3, k4)
 
     def between(self, previous: Path, path: Path, trial: Trial, x: Any) -> Any:
         h = path.t - previous.t
-        first = self.function(previous.t, previous.state, trial.params)
-        last = self.function(path.t, path.state, trial.params)
+        first = self.rate(previous.t, previous.state, trial.params)
+        last = self.rate(path.t, path.state, trial.params)
 
         def cubic(y, z, dy, dz):
             return (1 - x) * y + x * z + x * (x - 1) * ((1 - 2 * x) * (z - y) + (x - 1) * h * dy + x * h * dz)
@@ -144,48 +163,47 @@ class RK4(_Fixed):
         return jax.tree.map(cubic, previous.state, path.state, first, last)
 
 
-def _tsit5_stages(function: Field, t: Any, y: Any, h: Any, params: Any, first: Any) -> tuple[Any, list[Any]]:
+def _tsit5_stages(rate: Field, t: Any, y: Any, h: Any, params: Any, first: Any) -> tuple[Any, list[Any]]:
     """The new state and the rates of all seven stages, the last of them the new state's."""
     rates, new = [first], y
     for node, row in zip(table.TSIT5_C, table.TSIT5_A, strict=True):
         slope = combination(row, rates)
         new = plus(y, (h, slope))
-        rates.append(function(t + node * h, new, params))
+        rates.append(rate(t + node * h, new, params))
     return new, rates
 
 
 class FixedTsit5(_Fixed):
     """Tsitouras' method of order 5 in steps of a fixed size."""
 
-    def advance(self, path: Path, trial: Trial) -> tuple[Any, ...]:
+    def advance(self, path: Path, trial: Trial) -> Any:
         t, y, h = path.t, path.state, trial.dt
-        return _tsit5_stages(self.function, t, y, h, trial.params, self.function(t, y, trial.params))
+        return _tsit5_stages(self.rate, t, y, h, trial.params, self.rate(t, y, trial.params))[0]
 
     def between(self, previous: Path, path: Path, trial: Trial, x: Any) -> Any:
         h = path.t - previous.t
-        first = self.function(previous.t, previous.state, trial.params)
-        _, rates = _tsit5_stages(self.function, previous.t, previous.state, h, trial.params, first)
+        first = self.rate(previous.t, previous.state, trial.params)
+        _, rates = _tsit5_stages(self.rate, previous.t, previous.state, h, trial.params, first)
         return plus(previous.state, (h, combination(table.tsit5_weights(x), rates)))
 
 
 class _Adaptive(Program):
     """Steps by the estimated error: a step stands if its scaled root mean square is below one."""
 
+    adaptive = True
+
     def start(self, state: Any, trial: Trial, t0: Any) -> Path:
         """The first step size after Hairer, Nørsett & Wanner (II.4)."""
-        rate = self.function(t0, state, trial.params)
+        rate = self.rate(t0, state, trial.params)
         size, speed = (self._scaled(tree, state, state, trial) for tree in (state, rate))
         ready = (size > 1e-5) & (speed > 1e-5)
         small = jnp.where(ready, 0.01 * size / jnp.where(ready, speed, 1), 1e-6)
-        ahead = self.function(t0 + small, plus(state, (small, rate)), trial.params)
+        ahead = self.rate(t0 + small, plus(state, (small, rate)), trial.params)
         bend = self._scaled(jax.tree.map(jnp.subtract, ahead, rate), state, state, trial) / small
         most = jnp.maximum(speed, bend)
         next_ = jnp.where(most <= 1e-15, jnp.maximum(1e-6, small * 1e-3), (0.01 / most) ** 0.2)
         dt = jnp.minimum(100 * small, next_)
-        return Path(t0, state, jnp.where(jnp.isfinite(dt), dt, 1e-6), self.kept_rate(rate))
-
-    def kept_rate(self, rate: Any) -> Any:
-        return ()
+        return Path(t0, state, jnp.where(jnp.isfinite(dt), dt, 1e-6), rate if self.keeps_rate else ())
 
     def attempt(self, path: Path, trial: Trial, h: Any) -> tuple[Any, Any, Any]:
         """(new state, error, rate to keep) of a step of size h."""
@@ -230,17 +248,16 @@ class _Adaptive(Program):
 class Tsit5(_Adaptive):
     """Tsitouras' pair of order 5(4), explicit: for flows that are not stiff."""
 
-    def kept_rate(self, rate: Any) -> Any:
-        return rate
+    keeps_rate = True
 
     def attempt(self, path: Path, trial: Trial, h: Any) -> tuple[Any, Any, Any]:
-        new, rates = _tsit5_stages(self.function, path.t, path.state, h, trial.params, path.rate)
+        new, rates = _tsit5_stages(self.rate, path.t, path.state, h, trial.params, path.rate)
         error = jax.tree.map(lambda slope: h * slope, combination(table.TSIT5_ERROR, rates))
         return new, error, rates[-1]
 
     def between(self, previous: Path, path: Path, trial: Trial, x: Any) -> Any:
         h = path.t - previous.t
-        _, rates = _tsit5_stages(self.function, previous.t, previous.state, h, trial.params, previous.rate)
+        _, rates = _tsit5_stages(self.rate, previous.t, previous.state, h, trial.params, previous.rate)
         return plus(previous.state, (h, combination(table.tsit5_weights(x), rates)))
 
 
@@ -261,7 +278,7 @@ class Rodas5P(_Adaptive):
     def _stages(self, path: Path, trial: Trial, h: Any) -> tuple[list[Any], Any, Any]:
         """The eight stages U_i of (I/(γh) − J) U_i = f(t + c_i h, y + Σ a U) + Σ C U / h + h d_i ∂f/∂t."""
         flat, back = ravel_pytree(path.state)
-        rate = lambda t, y: ravel_pytree(self.function(t, back(y), trial.params))[0]  # noqa: E731
+        rate = lambda t, y: ravel_pytree(self.rate(t, back(y), trial.params))[0]  # noqa: E731
         jacobian = jax.jacfwd(rate, argnums=1)(path.t, flat)
         _, drift = jax.jvp(lambda t: rate(t, flat), (path.t,), (jnp.ones_like(path.t),))
         size = flat.size

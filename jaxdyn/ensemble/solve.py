@@ -5,16 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..arrays import floating_state
 from ..checks import one_of, whole_number
 from ..names import ENGINES as ENGINE_NAMES
 from ..status import Status
 from . import engines
-from .engines.base import Device, Progress, batch_size
+from .engines.base import Device, Progress, batch_size, in_jax_dtype
 from .programs import METHODS, FixedTsit5, Map, Path, Program, Trial
 
 
@@ -58,8 +58,8 @@ def run_ensemble(
     """Integrate a flow or iterate a map for many trials, each of which goes its own pace and stops by itself.
 
     Args:
-        function: written for one trial: a flow's field(t, state, params) -> rate, or for method "map"
-            step(state, params) -> state. States and parameters are any pytrees of arrays.
+        function: written for one trial: a flow's field(t, state, params) -> rate, such as a system's `field`, or
+            for method "map" step(state, params) -> state. States and parameters are any pytrees of arrays.
         states: the starts, with a leading [trials] axis on every leaf; their dtype is the precision of the run.
         params: per-trial parameters, likewise; numbers without an axis are shared by all trials.
         method: "tsit5" (explicit, order 5), "rodas5p" (stiff flows: order 5, L-stable, exact Jacobian), "rk4"
@@ -99,13 +99,13 @@ def run_ensemble(
     one_of("method", method, tuple(METHODS))
     one_of("engine", engine, ENGINE_NAMES)
     max_steps = whole_number("max_steps", max_steps)
-    states, dtype = floating_state(states) if method != "map" else (states, jnp.zeros(()).dtype)
+    states, dtype = _floating(states) if method != "map" else (states, jnp.zeros(()).dtype)
     n = batch_size(states, ())
     params = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (n,)) if np.ndim(leaf) == 0 else np.asarray(leaf), params)
     batch_size(states, params)
+    function, until, save, params = _own_numbers(function, until, save, params, n)
     order = _order(longest_first, n)
     times = None if ts is None else _checked_times(ts, t0, t1 if method != "map" else steps)
-    save = _state_itself if save is None else save
     options = {"devices": devices, "progress": progress, "order": order}
     if method == "map":
         program, trial, limit = _map(
@@ -121,9 +121,49 @@ def run_ensemble(
     done = _Done(program) if program.judged else None
     finished = engines.run(engine, program, done, path, trial, limit, **options, **recording)
     status = np.where(_completed(program, finished, trial, steps, limit), Status.COMPLETED, finished.status)
-    saved = None if times is None else _blanked(finished.saved, finished.n_saved, times.size)
+    saved = None
+    if times is not None and finished.n_saved is not None:
+        saved = _blanked(finished.saved, finished.n_saved, times.size)
     end = finished.states
     return Ensemble(end.state, np.asarray(end.t), status.astype(np.int8), finished.steps, saved)
+
+
+def _floating(states: Any) -> tuple[Any, np.dtype]:
+    """The starts on the host in one floating dtype, and that dtype."""
+    leaves = [in_jax_dtype(leaf) for leaf in jax.tree.leaves(states)]
+    if not leaves:
+        raise ValueError("states: expected a pytree with at least one array")
+    dtype = np.result_type(*leaves)
+    if not np.issubdtype(dtype, np.floating):
+        raise ValueError(f"states: expected floating arrays, got {dtype}")
+    return jax.tree.unflatten(jax.tree.structure(states), [leaf.astype(dtype, copy=False) for leaf in leaves]), dtype
+
+
+@dataclass(frozen=True)
+class _Combined:
+    """A module's function whose arrays are in the parameters; or one that is to leave them alone."""
+
+    static: Any
+    is_module: bool
+
+    def __call__(self, *arguments: Any) -> Any:
+        *others, (dynamic, params) = arguments
+        function = eqx.combine(dynamic, self.static) if self.is_module else self.static
+        return function(*others, params)
+
+
+def _own_numbers(function: Any, until: Any, save: Any, params: Any, n: int) -> tuple[Any, Any, Any, Any]:
+    """Methods of modules (a system's field) hold arrays: these become parameters that all trials share.
+
+    Then the function that is left can be compared with others, and a system with other numbers is not compiled anew.
+    """
+    save = _state_itself if save is None else save
+    if not isinstance(function, eqx.Module):
+        return function, until, save, params
+    dynamic, static = eqx.partition(function, eqx.is_array)
+    shared = jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf), (n, *leaf.shape)), dynamic)
+    until = None if until is None else _Combined(until, False)
+    return _Combined(static, True), until, _Combined(save, False), (shared, params)
 
 
 def _state_itself(t: Any, state: Any, params: Any) -> Any:
@@ -163,10 +203,10 @@ class _Start:
 def _started(program: Program, states: Any, trial: Trial, t0: float, dtype: Any, engine: str, options: Any) -> Path:
     n = batch_size(states, ())
     zeros = np.zeros(n, dtype)
-    if isinstance(program, Map) or program.start.__qualname__.startswith("_Fixed"):
-        return Path(zeros if isinstance(program, Map) else zeros + np.asarray(t0, dtype), states)
+    if not program.adaptive:
+        return Path(zeros if isinstance(program, Map) else np.full(n, t0, dtype), states)
     # The rate is kept, or nothing is; a field's rate has its state's shape.
-    blank = jax.tree.map(np.zeros_like, states) if program.kept_rate(True) else ()
+    blank = jax.tree.map(np.zeros_like, states) if program.keeps_rate else ()
     path = Path(zeros, states, zeros, blank)
     quiet = {**options, "progress": None}
     start = (trial, np.full(n, t0, dtype))

@@ -1,4 +1,4 @@
-"""run_ensemble: integrators against diffrax trial by trial, SciPy, closed forms and their orders; what trials report."""
+"""Ensembles of maps and flows: integrators against diffrax, SciPy, closed forms; what every trial reports."""
 
 import diffrax
 import jax
@@ -41,8 +41,9 @@ def test_tsit5_takes_diffraxs_steps(engine):
 
     def reference(start, rho):
         trial = programs.Trial(rho, jnp.ones(()), (), 1e-6, 1e-6)
+        first = program.start(start, trial, jnp.zeros(())).dt
         return diffrax.diffeqsolve(
-            diffrax.ODETerm(lorenz), diffrax.Tsit5(), 0.0, 1.0, program.start(start, trial, jnp.zeros(())).dt, start, rho,
+            diffrax.ODETerm(lorenz), diffrax.Tsit5(), 0.0, 1.0, first, start, rho,
             stepsize_controller=diffrax.PIDController(rtol=1e-6, atol=1e-6), saveat=diffrax.SaveAt(t1=True),
         )  # fmt: skip
 
@@ -169,8 +170,8 @@ def test_every_trial_says_how_it_ended(engine):
 
     p = np.array([-1.0, 1.0, 0.1])  # decays; blows up at t = 1; is stopped at y = 1.5
     ends = run_ensemble(
-        field, np.ones(3), p, t1=np.array([2.0, 2.0, 9.0]), until=lambda old, y, p: (y > 1.5) & (p < 0.5), engine=engine,
-        ts=[0.5, 1.5], max_steps=5000,
+        field, np.ones(3), p, t1=np.array([2.0, 2.0, 9.0]), until=lambda old, y, p: (y > 1.5) & (p < 0.5),
+        engine=engine, ts=[0.5, 1.5], max_steps=5000,
     )  # fmt: skip
     np.testing.assert_array_equal(ends.status, [jd.Status.COMPLETED, jd.Status.DIVERGED, jd.Status.CONVERGED])
     np.testing.assert_allclose(ends.states[0], 1 / 3, rtol=1e-7)

@@ -89,7 +89,9 @@ def _scanned(x):
 
 
 PROGRAMS = {
-    "arithmetic": lambda x: (x / (1 + x**2), -x, x**-3, x**0, jnp.abs(x), jnp.sign(x), x % 0.7, jax.lax.rsqrt(x**2 + 1)),
+    "arithmetic": lambda x: (
+        x / (1 + x**2), -x, x**-3, x**0, jnp.abs(x), jnp.sign(x), x % 0.7, jax.lax.rsqrt(x**2 + 1),
+    ),
     "elementary": lambda x: (
         jnp.exp(x), jnp.log(jnp.abs(x) + 0.1), jnp.sin(x), jnp.cos(x), jnp.tan(x), jnp.tanh(x), jnp.expm1(x),
         jnp.log1p(jnp.abs(x)), jnp.sinh(x), jnp.arctan2(x, 2.0), jnp.cbrt(x), jax.nn.sigmoid(x), jnp.exp2(x),
@@ -120,7 +122,8 @@ PROGRAMS = {
                         jax.grad(lambda y: jnp.sum(jnp.tanh(y @ y)))(x), jax.nn.softmax(x)),
     "whole numbers": lambda x: (
         (10 * x).astype(jnp.int32), jnp.arange(3) + x.astype(jnp.int64), (x > 0).astype(float), (x > 0).astype(int) * 3,
-        jnp.maximum((5 * x).astype(int), 1), -(5 * x).astype(jnp.int8), x.astype(jnp.float32), jnp.abs((9 * x).astype(int)),
+        jnp.maximum((5 * x).astype(int), 1), -(5 * x).astype(jnp.int8), x.astype(jnp.float32),
+        jnp.abs((9 * x).astype(int)),
     ),
     "traced indices": lambda x: (x[(x[0, 0] > 0).astype(int)], jax.lax.dynamic_slice(x, (1, 0), (2, 2)),
                                  jax.lax.dynamic_update_slice(x, x[:1], (2, 0))),

@@ -48,12 +48,12 @@ def test_ends_of_the_range():
 
 
 @pytest.mark.parametrize("name", sorted(set(LIBRARY) - {"pow", "atan2", "lgamma", "erf", "erfc"}))
-def test_the_librarys_functions(name):
+def test_the_librarys_functions(name: str):
     import jax.numpy as jnp
 
     inverse = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "asinh": "arcsinh", "acosh": "arccosh",
                "atanh": "arctanh"}  # fmt: skip
-    numpy_name = inverse.get(name, name)
+    numpy_name = inverse.get(name) or name
     points = np.linspace(1.1, 3, 50) if name == "acosh" else np.linspace(-0.9, 0.9, 51)
     have = computed(getattr(jnp, numpy_name), points)
     np.testing.assert_allclose(have, getattr(np, numpy_name)(points), rtol=1e-15, atol=1e-16)

@@ -31,8 +31,10 @@ from ..base import (
     save_times,
 )
 from .expressions import TooLarge, Unsupported
-from .kernel import JOB, Program, build
+from .kernel import build
 from .layout import Layout, address, readable
+from .module import JOB
+from .program import Program
 from .scalarise import trace
 
 _POLL = 0.05  # seconds between two looks at the counter of finished trials
@@ -172,8 +174,8 @@ def _traced(step, done, record, state: Any, param: Any) -> Program:
     if record is not None:
         recorded, (_, value) = trace(record, state, state, param, jax.ShapeDtypeStruct((), np.float64))
         saved = Layout.of(recorded.out_avals[1:])
-    layouts = (Layout.of(jax.tree.leaves(tree)) for tree in (state, param))
-    return Program(stepped, judged, recorded, *layouts, saved, value)
+    states, params = (Layout.of(jax.tree.leaves(tree)) for tree in (state, param))
+    return Program(stepped, judged, recorded, states, params, saved, value)
 
 
 def _check_new_state(state: Any, new: Any) -> None:

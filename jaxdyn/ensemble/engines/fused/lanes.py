@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .expressions import Graph, Node
-from .kernel import Parts, Program, scalarised
+from .expressions import Graph, Node, TooLarge
+from .program import Parts, Program, scalarised
 
 LIMIT = 4000  # operations that XLA still compiles as one fusion in reasonable time
 
@@ -88,8 +88,6 @@ def elementwise(program: Program, functions: Any) -> Elementwise:
     graph = Graph(limit=8 * LIMIT)
     parts = scalarised(program, graph)
     if len(graph.live([*parts.new, *parts.done])) > LIMIT:
-        from .expressions import TooLarge
-
         raise TooLarge
     return Elementwise(functions, program, graph, parts)
 

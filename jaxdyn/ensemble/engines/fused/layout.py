@@ -10,12 +10,12 @@ from .vectors import size_of
 
 
 class Leaf(NamedTuple):
-    """One array of a trial: the number of its `first` element among all, and their `count`."""
+    """One array of a trial: the number of its `first` element among all, and how many they are, its `size`."""
 
     shape: tuple[int, ...]
     dtype: str
     first: int
-    count: int
+    size: int
 
 
 class Layout(NamedTuple):
@@ -35,11 +35,11 @@ class Layout(NamedTuple):
     @property
     def elements(self) -> list[str]:
         """The type of every element."""
-        return [leaf.dtype for leaf in self.leaves for _ in range(leaf.count)]
+        return [leaf.dtype for leaf in self.leaves for _ in range(leaf.size)]
 
     def offsets(self, lanes: int) -> list[int]:
         """Where each leaf's vectors start in the kernel's memory, and where the last ends, in bytes."""
-        ends = np.cumsum([0] + [-(-leaf.count * lanes * size_of(leaf.dtype) // 64) * 64 for leaf in self.leaves])
+        ends = np.cumsum([0] + [-(-leaf.size * lanes * size_of(leaf.dtype) // 64) * 64 for leaf in self.leaves])
         return [int(end) for end in ends]
 
     def places(self, lanes: int) -> list[int]:
@@ -47,7 +47,7 @@ class Layout(NamedTuple):
         return [
             start + k * lanes * size_of(leaf.dtype)
             for leaf, start in zip(self.leaves, self.offsets(lanes), strict=False)
-            for k in range(leaf.count)
+            for k in range(leaf.size)
         ]
 
 

@@ -6,108 +6,20 @@ sums stay in registers. What has no rule here is written out element by element 
 """
 
 import contextlib
-import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jax.extend import core as jex
 
+from .arrays import Constant, Index, Lazy, Memory, Value, Workspace, loop, number, row_major
+from .elementwise import ELEMENTWISE, elementwise, tree
 from .expressions import Graph
-from .scalarise import RULES, apply_rule, constant_places, elementwise, inner_jaxpr, is_elementwise, tree, type_of
-from .vectors import Code, emit, size_of
+from .scalarise import RULES, apply_rule, constant_places, inner_jaxpr, type_of
+from .vectors import Code, size_of
 
-Index = tuple["int | str", ...]  # of an element: numbers, or names of loop counters
-
-_UNROLLED = 8  # elements of an inner loop that are written out
 _DEPTH = 64  # terms of a sum that are written out
-
-
-@contextlib.contextmanager
-def loop(code: Code, count: int, stem: str) -> Iterator[Any]:
-    """A loop in the code; gives the counter's name (or "0" where there is nothing to repeat)."""
-    if count == 1:
-        yield "0"
-        return
-    before, number = _current_label(code), code.count
-    code.count += 1
-    top, end, k = f"{stem}.loop{number}", f"{stem}.end{number}", f"%{stem}.k{number}"
-    code.put(f"br label %{top}")
-    code.label(top)
-    at = len(code.lines)
-    code.put("")
-    yield k
-    code.lines[at] = f"  {k} = phi i64 [ 0, %{before} ], [ {k}.n, %{_current_label(code)} ]"
-    code.put(f"{k}.n = add i64 {k}, 1")
-    code.put(f"{k}.e = icmp eq i64 {k}.n, {count}")
-    code.put(f"br i1 {k}.e, label %{end}, label %{top}")
-    code.label(end)
-
-
-def _current_label(code: Code) -> str:
-    return next(line[:-1] for line in reversed(code.lines) if line.endswith(":"))
-
-
-class Memory(NamedTuple):
-    """An array in memory: element i is at base + (offset + i·strides) vectors."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    base: str
-    start: int  # bytes
-    strides: tuple[int, ...]  # vectors
-
-    def build(self, graph: Graph, index: Index) -> int:
-        return graph.input((self, index), self.dtype)
-
-    def address(self, code: Code, index: Index) -> str:
-        step = size_of(self.dtype) * code.lanes
-        constant = self.start
-        moving = []
-        for i, stride in zip(index, self.strides, strict=True):
-            if isinstance(i, int):
-                constant += i * stride * step
-            elif stride:
-                moving.append(code.let(f"mul i64 {i}, {stride * step}"))
-        base = self.base
-        for offset in moving:
-            base = code.address(base, offset)
-        return code.address(base, constant)
-
-
-class Lazy(NamedTuple):
-    """An array that is computed where it is read; not `known` if it cannot be."""
-
-    shape: tuple[int, ...]
-    dtype: str
-    build: Callable[[Graph, Index], int]
-    known: bool = True
-
-
-class Constant(NamedTuple):
-    """An array whose numbers are known."""
-
-    array: np.ndarray
-    table: Callable[[], Memory]  # the numbers in memory, for indices that are not known
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.array.shape
-
-    @property
-    def dtype(self) -> str:
-        return str(self.array.dtype)
-
-    def build(self, graph: Graph, index: Index) -> int:
-        if all(isinstance(i, int) for i in index):
-            return graph.constant(self.array[index], self.dtype)
-        if (self.array == self.array.flat[0]).all():
-            return graph.constant(self.array.flat[0], self.dtype)
-        return self.table().build(graph, index)
-
-
-Value = Memory | Lazy | Constant
 
 
 def emit_step(code: Code, program: Any, features: Any) -> int:
@@ -115,9 +27,11 @@ def emit_step(code: Code, program: Any, features: Any) -> int:
     return _Emitter(code, features).step(program)
 
 
-class _Emitter:
+class _Emitter(Workspace):
+    """The step, equation by equation: a method named after a primitive is its rule."""
+
     def __init__(self, code: Code, features: Any):
-        self.code, self.used = code, 0
+        super().__init__(code)
         self.tile = (4, 4) if features.registers >= 32 else (2, 4)
 
     def step(self, program: Any) -> int:
@@ -129,64 +43,9 @@ class _Emitter:
 
     def _leaves(self, base: str, layout: Any) -> list[Value]:
         return [
-            Memory(leaf.shape, leaf.dtype, base, start, _row_major(leaf.shape))
+            Memory(leaf.shape, leaf.dtype, base, start, row_major(leaf.shape))
             for leaf, start in zip(layout.leaves, layout.offsets(self.code.lanes), strict=False)
         ]
-
-    # Memory.
-
-    def room(self, shape: tuple[int, ...], dtype: str) -> Memory:
-        start = self.used
-        count = int(np.prod(shape)) * self.code.lanes * size_of(dtype)
-        self.used += -(-count // 64) * 64
-        return Memory(tuple(shape), dtype, "%free", start, _row_major(shape))
-
-    def write(self, value: Value, target: Value) -> None:
-        assert isinstance(target, Memory)
-        if 0 not in target.shape:
-            self._over(value.shape, lambda indices: self._write_elements(value, target, indices))
-
-    def _over(self, shape: Sequence[int], body: Callable[[list[Index]], None]) -> None:
-        """Loops over an array: `body` gets the indices of a few elements at a time."""
-        outer, last = ([], (1,)) if not shape else (list(shape[:-1]), shape[-1:])
-        with contextlib.ExitStack() as stack:
-            head = [_number(stack.enter_context(loop(self.code, size, "e"))) for size in outer]
-            (size,) = last
-            few = size if size <= 2 * _UNROLLED else _UNROLLED
-            whole, rest = divmod(size, few)
-            with loop(self.code, whole, "e") as k:
-                start = _number(k)
-                if isinstance(start, str):
-                    start = self.code.let(f"mul i64 {start}, {few}")
-                columns = [self.shifted(start, j) for j in range(few)]
-                body([(*head, *([column] if shape else [])) for column in columns])
-            if rest:
-                body([(*head, whole * few + j) for j in range(rest)])
-
-    def shifted(self, start: "int | str", by: int) -> "int | str":
-        if isinstance(start, int):
-            return start + by
-        return self.code.let(f"add i64 {start}, {by}") if by else start
-
-    def _write_elements(self, value: Value, target: Memory, indices: list[Index]) -> None:
-        graph = Graph()
-        places = [value.build(graph, index) for index in indices]
-        for result, index in zip(self._emit(graph, places), indices, strict=True):
-            self.code.store(target.dtype, result, target.address(self.code, index))
-
-    def _emit(self, graph: Graph, places: Sequence[int]) -> list[str]:
-        def load(name: tuple[Memory, Index]) -> str:
-            memory, index = name
-            return self.code.load(memory.dtype, memory.address(self.code, index))
-
-        return emit(self.code, graph, places, load)
-
-    def stored(self, value: Value) -> Memory:
-        if isinstance(value, Memory):
-            return value
-        room = self.room(value.shape, value.dtype)
-        self.write(value, room)
-        return room
 
     # Equations.
 
@@ -210,21 +69,6 @@ class _Emitter:
                     value = self.stored(value)
                 known[variable] = value
         return [read(atom) for atom in jaxpr.outvars]
-
-    def constant(self, value: Any) -> Constant:
-        array = np.asarray(value)
-        type_of(array)
-
-        @functools.cache
-        def table() -> Memory:
-            """Written where it is first read, which is outside of any loop: `prepare` sees to it."""
-            room = self.room(array.shape, str(array.dtype))
-            for index in np.ndindex(array.shape):
-                number = self.code.splat(array[index], room.dtype)
-                self.code.store(room.dtype, number, room.address(self.code, index))
-            return room
-
-        return Constant(array, table)
 
     def folded(self, equation: Any, arguments: Sequence[Value]) -> list[Value] | None:
         """The outputs as constants, where the arguments are."""
@@ -252,11 +96,11 @@ class _Emitter:
         inner = inner_jaxpr(equation)
         if inner is not None:
             return self.evaluate(inner, arguments)
-        if is_elementwise(name):
+        if name in ELEMENTWISE:
             return [self.elementwise(equation, arguments)]
         rule = getattr(self, f"_{name}", None) or (self._reduce if name in _REDUCTIONS else None)
         if rule is not None:
-            return rule(equation, *arguments)
+            return list(rule(equation, *arguments))
         if name not in RULES:
             return [self.unknown(name, variable.aval) for variable in equation.outvars]
         return self.written_out(equation, arguments)
@@ -300,21 +144,6 @@ class _Emitter:
 
     # Data moved about: the same elements under other indices.
 
-    def view(self, value: Value, shape: Sequence[int], axes: Callable[[Index], Index]) -> Value:
-        """value[axes(index)]; a memory stays one where `axes` is linear, which its values at the corners show."""
-        if not isinstance(value, Memory):
-            return Lazy(tuple(shape), value.dtype, lambda graph, index: value.build(graph, axes(index)))
-        step = size_of(value.dtype) * self.code.lanes
-        corner = [0] * len(shape)
-        at = lambda index: int(np.dot(axes(tuple(index)), value.strides)) if value.strides else 0  # noqa: E731
-        first = at(corner)
-        strides = []
-        for axis in range(len(shape)):
-            corner[axis] = 1
-            strides.append(at(corner) - first if shape[axis] > 1 else 0)
-            corner[axis] = 0
-        return value._replace(shape=tuple(shape), start=value.start + first * step, strides=tuple(strides))
-
     def _transpose(self, equation, x):
         order = equation.params["permutation"]
         back = np.argsort(order)
@@ -351,11 +180,11 @@ class _Emitter:
 
             return [self.view(x, shape, axes)]
         memory = self.stored(x)
-        if memory.strides != _row_major(memory.shape):
+        if memory.strides != row_major(memory.shape):
             room = self.room(memory.shape, memory.dtype)
             self.write(memory, room)
             memory = room
-        return [memory._replace(shape=shape, strides=_row_major(shape))]
+        return [memory._replace(shape=shape, strides=row_major(shape))]
 
     _expand_dims = _reshape
 
@@ -364,13 +193,6 @@ class _Emitter:
         if any(step != 1 for step in steps) and not isinstance(x, Memory):
             x = self.stored(x)
         return [self.window(x, equation.outvars[0].aval.shape, starts, steps)]
-
-    def window(self, x: Value, shape: Sequence[int], starts: Sequence[int], steps: Sequence[int]) -> Value:
-        if isinstance(x, Memory):
-            axes = lambda index: tuple(s + i * k for s, i, k in zip(starts, index, steps, strict=True))  # noqa: E731
-        else:
-            axes = lambda index: tuple(self.shifted(i, s) for i, s in zip(index, starts, strict=True))  # noqa: E731
-        return self.view(x, shape, axes)
 
     def _split(self, equation, x):
         axis, starts = equation.params["axis"], np.cumsum([0, *equation.params["sizes"]])
@@ -425,7 +247,7 @@ class _Emitter:
         n_batch, n_left = len(batch), len(free_x)
         heads = [*batch, *(x.shape[a] for a in free_x[:-1]), *(y.shape[a] for a in free_y[:-1])]
         with contextlib.ExitStack() as stack:
-            head = [_number(stack.enter_context(loop(self.code, size, "h"))) for size in heads]
+            head = [number(stack.enter_context(loop(self.code, size, "h"))) for size in heads]
             group, left, right = head[:n_batch], head[n_batch : n_batch + n_left - 1], head[n_batch + n_left - 1 :]
 
             def of(memory: Memory, axes: Sequence[Sequence[int]], parts: Sequence[Sequence[Any]]) -> str:
@@ -472,10 +294,10 @@ class _Emitter:
         return parts + ([((whole * tile, 1), rest)] if rest else [])
 
     def _scaled(self, counter: str, size: int, start: int) -> "int | str":
-        number = _number(counter)
-        if isinstance(number, int):
-            return start + number * size
-        return self.shifted(self.code.let(f"mul i64 {number}, {size}"), start)
+        k = number(counter)
+        if isinstance(k, int):
+            return start + k * size
+        return self.shifted(self.code.let(f"mul i64 {k}, {size}"), start)
 
     def _scan(self, equation, *arguments):
         """A loop of known length, written out one iteration after the other."""
@@ -507,15 +329,3 @@ _REDUCTIONS = {
     "reduce_sum": "add", "reduce_max": "max", "reduce_min": "min", "reduce_prod": "mul", "reduce_and": "and",
     "reduce_or": "or",
 }  # fmt: skip
-
-
-def _number(counter: str) -> "int | str":
-    return int(counter) if counter.isdigit() else counter
-
-
-def _row_major(shape: Sequence[int]) -> tuple[int, ...]:
-    strides = np.cumprod([1, *shape[:0:-1]])[::-1] if len(shape) else ()
-    return tuple(int(stride) for stride in strides)
-
-
-__all__ = ["RULES", "Lazy", "Memory", "emit_step", "loop"]

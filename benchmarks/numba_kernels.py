@@ -1,0 +1,119 @@
+"""Plain kernels in numba: one trial after the other, threads over trials; and the blocks of lanes of the C kernel."""
+
+import numpy as np
+
+
+def tsit5(field, dim):
+    """The adaptive integrator of `tsit5.h` for a field written for numbers."""
+    import numba
+
+    from jaxdyn.ensemble import tableaux
+
+    stages = np.zeros((6, 6))
+    for k, row in enumerate(tableaux.TSIT5_A):
+        stages[k, : len(row)] = row
+    weights = np.array(tableaux.TSIT5_ERROR)
+    rates = numba.njit(fastmath=True)(field)
+
+    @numba.njit(fastmath=True)
+    def rate(y, p, out):
+        for i, value in enumerate(rates(0.0, y, p)):
+            out[i] = value
+
+    @numba.njit(fastmath=True, parallel=True)
+    def solve(start, params, t1, rtol, atol, max_steps):
+        end = start.copy()
+        for trial in numba.prange(start.shape[0]):
+            y, z, k, p = end[trial], np.empty(dim), np.empty((7, dim)), params[trial]
+            t, h, steps = 0.0, 0.01, 0
+            rate(y, p, k[0])
+            while t < t1 and steps < max_steps:
+                steps += 1
+                last = t + h >= t1
+                if last:
+                    h = t1 - t
+                for s in range(6):
+                    for i in range(dim):
+                        total = 0.0
+                        for j in range(s + 1):
+                            total += stages[s, j] * k[j, i]
+                        z[i] = y[i] + h * total
+                    rate(z, p, k[s + 1])
+                square = 0.0
+                for i in range(dim):
+                    error = 0.0
+                    for j in range(7):
+                        error += weights[j] * k[j, i]
+                    error *= h / (atol + rtol * max(abs(y[i]), abs(z[i])))
+                    square += error * error / dim
+                factor = 0.9 * square**-0.1 if square > 0 else 10.0
+                if square < 1:
+                    factor = min(max(factor, 1.0), 10.0)
+                    t = t1 if last else t + h
+                    for i in range(dim):
+                        y[i] = z[i]
+                        k[0, i] = k[6, i]
+                else:
+                    factor = min(max(factor, 0.2), 0.9)
+                h *= factor
+        return end
+
+    return solve
+
+
+def sg_map(n, m, lanes=32):
+    """The stop-gradient map with the lane loop innermost, as in `sg_map.c`."""
+    import numba
+
+    @numba.njit(fastmath=True, parallel=True)
+    def run(a_all, b_all, x_all, y_all, lr, decay, steps):
+        blocks = a_all.shape[0] // lanes
+        for block in numba.prange(blocks):
+            a, b = np.empty((n, m, lanes)), np.empty((n, n, lanes))
+            x, y = np.empty((m, m, lanes)), np.empty((m, m, lanes))
+            p, r, da, db = (
+                np.empty((n, m, lanes)),
+                np.empty((n, m, lanes)),
+                np.empty((n, m, lanes)),
+                np.empty((n, n, lanes)),
+            )
+            for lane in range(lanes):
+                trial = block * lanes + lane
+                a[:, :, lane], b[:, :, lane] = a_all[trial], b_all[trial]
+                x[:, :, lane], y[:, :, lane] = x_all[trial], y_all[trial]
+            for _ in range(steps):
+                for i in range(n):
+                    for j in range(m):
+                        p[i, j, :] = 0
+                        for k in range(n):
+                            for lane in range(lanes):
+                                p[i, j, lane] += b[i, k, lane] * a[k, j, lane]
+                for i in range(n):
+                    for j in range(m):
+                        r[i, j, :] = 0
+                        for k in range(m):
+                            for lane in range(lanes):
+                                r[i, j, lane] += p[i, k, lane] * x[k, j, lane] - a[i, k, lane] * y[k, j, lane]
+                for i in range(n):
+                    for j in range(m):
+                        da[i, j, :] = 0
+                        for k in range(n):
+                            for lane in range(lanes):
+                                da[i, j, lane] += b[k, i, lane] * r[k, j, lane]
+                for i in range(n):
+                    for j in range(n):
+                        db[i, j, :] = 0
+                        for k in range(m):
+                            for lane in range(lanes):
+                                db[i, j, lane] += r[i, k, lane] * a[j, k, lane]
+                for i in range(n):
+                    for j in range(m):
+                        for lane in range(lanes):
+                            a[i, j, lane] -= lr * (da[i, j, lane] + decay * a[i, j, lane])
+                    for j in range(n):
+                        for lane in range(lanes):
+                            b[i, j, lane] -= lr * (db[i, j, lane] + decay * b[i, j, lane])
+            for lane in range(lanes):
+                a_all[block * lanes + lane], b_all[block * lanes + lane] = a[:, :, lane], b[:, :, lane]
+
+    return run

@@ -1,0 +1,208 @@
+"""Arrays in a kernel's memory, and arrays that are computed where they are read: what large steps are made of."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .expressions import Graph
+from .scalarise import type_of
+from .vectors import Code, emit, size_of
+
+Index = tuple[Any, ...]  # of an element: numbers, or names of loop counters in the code
+
+_UNROLLED = 8  # elements of an inner loop that are written out
+
+
+@contextlib.contextmanager
+def loop(code: Code, count: int, stem: str) -> Iterator[Any]:
+    """A loop in the code; gives the counter's name (or "0" where there is nothing to repeat)."""
+    if count == 1:
+        yield "0"
+        return
+    before, number = current_label(code), code.count
+    code.count += 1
+    top, end, k = f"{stem}.loop{number}", f"{stem}.end{number}", f"%{stem}.k{number}"
+    code.put(f"br label %{top}")
+    code.label(top)
+    at = len(code.lines)
+    code.put("")
+    yield k
+    code.lines[at] = f"  {k} = phi i64 [ 0, %{before} ], [ {k}.n, %{current_label(code)} ]"
+    code.put(f"{k}.n = add i64 {k}, 1")
+    code.put(f"{k}.e = icmp eq i64 {k}.n, {count}")
+    code.put(f"br i1 {k}.e, label %{end}, label %{top}")
+    code.label(end)
+
+
+def current_label(code: Code) -> str:
+    return next(line[:-1] for line in reversed(code.lines) if line.endswith(":"))
+
+
+class Memory(NamedTuple):
+    """An array in memory: element i is at base + (offset + i·strides) vectors."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    base: str
+    start: int  # bytes
+    strides: tuple[int, ...]  # vectors
+
+    def build(self, graph: Graph, index: Index) -> int:
+        return graph.input((self, index), self.dtype)
+
+    def address(self, code: Code, index: Index) -> str:
+        step = size_of(self.dtype) * code.lanes
+        constant = self.start
+        moving = []
+        for i, stride in zip(index, self.strides, strict=True):
+            if isinstance(i, int):
+                constant += i * stride * step
+            elif stride:
+                moving.append(code.let(f"mul i64 {i}, {stride * step}"))
+        base = self.base
+        for offset in moving:
+            base = code.address(base, offset)
+        return code.address(base, constant)
+
+
+class Lazy(NamedTuple):
+    """An array that is computed where it is read; not `known` if it cannot be."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    build: Callable[[Graph, Index], int]
+    known: bool = True
+
+
+class Constant(NamedTuple):
+    """An array whose numbers are known."""
+
+    array: np.ndarray
+    table: Callable[[], Memory]  # the numbers in memory, for indices that are not known
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def dtype(self) -> str:
+        return str(self.array.dtype)
+
+    def build(self, graph: Graph, index: Index) -> int:
+        if all(isinstance(i, int) for i in index):
+            return graph.constant(self.array[index], self.dtype)
+        if (self.array == self.array.flat[0]).all():
+            return graph.constant(self.array.flat[0], self.dtype)
+        return self.table().build(graph, index)
+
+
+Value = Memory | Lazy | Constant
+
+
+class Workspace:
+    """The memory of temporaries, and loops that fill it."""
+
+    def __init__(self, code: Code):
+        self.code, self.used = code, 0
+
+    def room(self, shape: tuple[int, ...], dtype: str) -> Memory:
+        start = self.used
+        count = int(np.prod(shape)) * self.code.lanes * size_of(dtype)
+        self.used += -(-count // 64) * 64
+        return Memory(tuple(shape), dtype, "%free", start, row_major(shape))
+
+    def write(self, value: Value, target: Value) -> None:
+        assert isinstance(target, Memory)
+        if 0 not in target.shape:
+            self._over(value.shape, lambda indices: self._write_elements(value, target, indices))
+
+    def _over(self, shape: Sequence[int], body: Callable[[list[Index]], None]) -> None:
+        """Loops over an array: `body` gets the indices of a few elements at a time."""
+        outer, last = ([], (1,)) if not shape else (list(shape[:-1]), shape[-1:])
+        with contextlib.ExitStack() as stack:
+            head = [number(stack.enter_context(loop(self.code, size, "e"))) for size in outer]
+            (size,) = last
+            few = size if size <= 2 * _UNROLLED else _UNROLLED
+            whole, rest = divmod(size, few)
+            with loop(self.code, whole, "e") as k:
+                start = number(k)
+                if isinstance(start, str):
+                    start = self.code.let(f"mul i64 {start}, {few}")
+                columns = [self.shifted(start, j) for j in range(few)]
+                body([(*head, *([column] if shape else [])) for column in columns])
+            if rest:
+                body([(*head, whole * few + j) for j in range(rest)])
+
+    def shifted(self, start: "int | str", by: int) -> "int | str":
+        if isinstance(start, int):
+            return start + by
+        return self.code.let(f"add i64 {start}, {by}") if by else start
+
+    def _write_elements(self, value: Value, target: Memory, indices: list[Index]) -> None:
+        graph = Graph()
+        places = [value.build(graph, index) for index in indices]
+        for result, index in zip(self._emit(graph, places), indices, strict=True):
+            self.code.store(target.dtype, result, target.address(self.code, index))
+
+    def _emit(self, graph: Graph, places: Sequence[int]) -> list[str]:
+        def load(name: tuple[Memory, Index]) -> str:
+            memory, index = name
+            return self.code.load(memory.dtype, memory.address(self.code, index))
+
+        return emit(self.code, graph, places, load)
+
+    def stored(self, value: Value) -> Memory:
+        if isinstance(value, Memory):
+            return value
+        room = self.room(value.shape, value.dtype)
+        self.write(value, room)
+        return room
+
+    def constant(self, value: Any) -> Constant:
+        array = np.asarray(value)
+        type_of(array)
+
+        @functools.cache
+        def table() -> Memory:
+            """Written where it is first read, which is outside of any loop: `prepare` sees to it."""
+            room = self.room(array.shape, str(array.dtype))
+            for index in np.ndindex(array.shape):
+                number = self.code.splat(array[index], room.dtype)
+                self.code.store(room.dtype, number, room.address(self.code, index))
+            return room
+
+        return Constant(array, table)
+
+    def view(self, value: Value, shape: Sequence[int], axes: Callable[[Index], Index]) -> Value:
+        """value[axes(index)]; a memory stays one where `axes` is linear, which its values at the corners show."""
+        if not isinstance(value, Memory):
+            return Lazy(tuple(shape), value.dtype, lambda graph, index: value.build(graph, axes(index)))
+        step = size_of(value.dtype) * self.code.lanes
+        corner = [0] * len(shape)
+        at = lambda index: int(np.dot(axes(tuple(index)), value.strides)) if value.strides else 0  # noqa: E731
+        first = at(corner)
+        strides = []
+        for axis in range(len(shape)):
+            corner[axis] = 1
+            strides.append(at(corner) - first if shape[axis] > 1 else 0)
+            corner[axis] = 0
+        return value._replace(shape=tuple(shape), start=value.start + first * step, strides=tuple(strides))
+
+    def window(self, x: Value, shape: Sequence[int], starts: Sequence[int], steps: Sequence[int]) -> Value:
+        if isinstance(x, Memory):
+            axes = lambda index: tuple(s + i * k for s, i, k in zip(starts, index, steps, strict=True))  # noqa: E731
+        else:
+            axes = lambda index: tuple(self.shifted(i, s) for i, s in zip(index, starts, strict=True))  # noqa: E731
+        return self.view(x, shape, axes)
+
+
+def number(counter: str) -> "int | str":
+    return int(counter) if counter.isdigit() else counter
+
+
+def row_major(shape: Sequence[int]) -> tuple[int, ...]:
+    strides = np.cumprod([1, *shape[:0:-1]])[::-1] if len(shape) else ()
+    return tuple(int(stride) for stride in strides)
