@@ -1,11 +1,13 @@
 """Plain kernels in numba: one trial after the other, threads over trials; and the blocks of lanes of the C kernel."""
 
+from importlib import import_module
+
 import numpy as np
 
 
 def tsit5(field, dim):
     """The adaptive integrator of `tsit5.h` for a field written for numbers."""
-    import numba
+    numba = import_module("numba")
 
     from jaxdyn.ensemble import tableaux
 
@@ -63,7 +65,7 @@ def tsit5(field, dim):
 
 def sg_map(n, m, lanes=32):
     """The stop-gradient map with the lane loop innermost, as in `sg_map.c`."""
-    import numba
+    numba = import_module("numba")
 
     @numba.njit(fastmath=True, parallel=True)
     def run(a_all, b_all, x_all, y_all, lr, decay, steps):

@@ -112,11 +112,13 @@ def diffrax_vmap(problem: Problem):
     field = lambda t, y, p: jnp.stack(problem.field(t, y, p))  # noqa: E731
 
     def one(y, p):
-        return diffrax.diffeqsolve(
+        solution = diffrax.diffeqsolve(
             diffrax.ODETerm(field), diffrax.Tsit5(), 0.0, problem.t1, 0.01, y, p, max_steps=problem.max_steps,
             stepsize_controller=diffrax.PIDController(rtol=problem.rtol, atol=problem.atol), throw=False,
             saveat=diffrax.SaveAt(t1=True),
-        ).ys[0, 0]  # fmt: skip
+        )  # fmt: skip
+        assert solution.ys is not None
+        return solution.ys[0, 0]
 
     solve = jax.jit(jax.vmap(one, in_axes=1))
 
@@ -213,7 +215,7 @@ def scipy_loop(problem: Problem):
         raise Absent("too slow for this size")
 
     def work():
-        options = {"rtol": problem.rtol, "atol": problem.atol}
+        options: Any = {"rtol": problem.rtol, "atol": problem.atol}
         return np.array([
             solve_ivp(problem.field, (0, problem.t1), y, args=(p,), **options).y[0, -1]
             for y, p in zip(problem.start.T, problem.params.T, strict=True)

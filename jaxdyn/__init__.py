@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .analysis.threshold import collapse_threshold as collapse_threshold
     from .ensemble.laws import Law as Law
     from .ensemble.protocol import Protocol as Protocol
+    from .ensemble.solve import Ensemble as Ensemble
+    from .ensemble.solve import run_ensemble as run_ensemble
     from .ensemble.trials import Outcome as Outcome
     from .ensemble.trials import run_trials as run_trials
     from .moments import Moments as Moments
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "Descent": "solve.descent",
+    "Ensemble": "ensemble.solve",
     "Equilibria": "analysis.equilibria.listing",
     "Law": "ensemble.laws",
     "Moments": "moments",
@@ -53,6 +56,7 @@ _HOME = {
     "equilibria": "analysis.equilibria.listing",
     "flow": "solve.flow",
     "gradient_defect": "analysis.integrability",
+    "run_ensemble": "ensemble.solve",
     "run_trials": "ensemble.trials",
     "stability": "analysis.stability",
 }

@@ -159,11 +159,12 @@ def run_protocols(
         devices = jax.local_devices()[:1] if devices is None else list(devices)
         options = {"devices": devices, "progress": progress}
         held = max(1, batch_size // len(protocols))
-        parts = [
+        segments = [
             _run_segment(algorithm, protocols, seed, np.arange(start, min(start + held, n_trials)), np.dtype(dtype),
                          engine, options)
             for start in range(0, n_trials, held)
         ]  # fmt: skip
+    parts, engine = [part for part, _ in segments], segments[0][1]
     datasets = []
     for index, protocol in enumerate(protocols):
         settings = {"algorithm": algorithm, "n_trials": n_trials, "seed": seed, "engine": engine}
@@ -190,8 +191,8 @@ def _run_segment(
     dtype: np.dtype,
     engine: str,
     options: dict[str, Any],
-) -> dict[str, np.ndarray]:
-    """Trials with these indices for every protocol; each result has shape [protocols, trials]."""
+) -> tuple[dict[str, np.ndarray], str]:
+    """Trials with these indices for every protocol, each result [protocols, trials]; and the engine that ran them."""
     draws = [draw_trials(protocol, seed, indices) for protocol in protocols]
     draw = jax.tree.map(lambda *leaves: np.concatenate(leaves).astype(dtype), *draws)
     ratio, ema_decay, tolerance, match_tolerance = (
@@ -199,11 +200,13 @@ def _run_segment(
         for name in ("predictor_lr_ratio", "ema_decay", "tolerance", "match_tolerance")
     )
     start, trials = blockwise(_SETUP[algorithm], draw, ratio, ema_decay, tolerance)
+    if engine == "auto":
+        engine = engines.choose(step, done, start, trials, devices=options["devices"])
     end, steps, status, *_ = engines.run(engine, step, done, start, trials, protocols[0].max_steps, **options)
     data = ScalarData(draw.rho, draw.tau, draw.weight_decay, ratio)
     results = blockwise(_summarise, start, end, trials, data, status, match_tolerance)
     results |= {"rho": draw.rho, "tau": draw.tau, "weight_decay": draw.weight_decay, "lr": draw.lr, "steps": steps}
-    return {name: values.reshape(len(protocols), indices.size) for name, values in results.items()}
+    return {name: values.reshape(len(protocols), indices.size) for name, values in results.items()}, engine
 
 
 def _setup(algorithm: str):

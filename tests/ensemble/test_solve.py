@@ -158,8 +158,8 @@ def test_stiff_and_plain_flows_of_stop_gradient_agree(engine):
     )
     for a, b in zip(plain.states, stiff.states, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
-    one = jax.tree.map(lambda leaf: leaf[2], (states, data))
-    want = jd.flow(system, *one, 20.0)
+    state, moments = jax.tree.map(lambda leaf: leaf[2], (states, data))
+    want = jd.flow(system, state, moments, 20.0)
     np.testing.assert_allclose(plain.states.encoder[2], want.final.encoder, rtol=1e-6)
 
 

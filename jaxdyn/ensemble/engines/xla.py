@@ -236,7 +236,8 @@ def _compiled_chunk(step: StepFunction, done: DoneFunction | None, record: Recor
     def one_lane(state, params, steps, status, recorded, max_steps, times):
         """Without `vmap`, which costs a large trial's matrix products a fifth of their speed."""
         first = jax.tree.map(lambda leaf: leaf[0], (state, params, steps, status, recorded))
-        return jax.tree.map(lambda leaf: leaf[None], one(*first, max_steps, times))
+        out = one(first[0], first[1], first[2], first[3], first[4], max_steps, times)
+        return jax.tree.map(lambda leaf: leaf[None], out)
 
     def advance(states, params, steps, status, recorded, max_steps, times, *, chunk, unchecked):
         lanes = one_lane if status.shape[0] == 1 else several_lanes

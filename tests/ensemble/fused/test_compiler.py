@@ -1,5 +1,7 @@
 """The compiled function against the plain JAX function: every registered system, random programs, both code shapes."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,7 +41,7 @@ def assert_same(have, want, scale=1e-12):
         assert np.asarray(a).dtype == np.asarray(b).dtype
 
 
-def systems():
+def systems() -> dict[str, Any]:
     with jax.enable_x64(True):
         return {name: (e.system, e.state(3, 2), moments(2)) for name, e in EXAMPLES.items()} | reduced()
 

@@ -222,17 +222,22 @@ class _Job:
             worker.start()
         told = 0
         try:
-            for worker in workers:
-                while worker.is_alive():
+            while any(worker.is_alive() for worker in workers):
+                for worker in workers:
                     worker.join(None if progress is None else _POLL)
-                    count = int(self.count[0])
-                    if progress is not None and count > told:
-                        progress(count - told)
-                        told = count
+                told = self._tell(progress, told)
+            self._tell(progress, told)
         finally:  # an interrupt, or a progress function that failed
             self.stop[0] = 1
             for worker in workers:
                 worker.join()
+
+    def _tell(self, progress: Progress | None, told: int) -> int:
+        """Report what was finished since `told`; returns the count now."""
+        count = int(self.count[0])
+        if progress is not None and count > told:
+            progress(count - told)
+        return count
 
     def finished(self, states: Any, recorded: bool, program: Program) -> Finished:
         end = jax.tree.unflatten(jax.tree.structure(states), self.states)

@@ -83,14 +83,13 @@ class _Text(Module):
             for slot, dtype, place in zip(slots, elements, places, strict=True):
                 code.store(dtype, code.load(dtype, slot), code.address("%state", place))
 
-        entry = "%ready"
-        if not parts.judged:
-            entry = self._unjudged_blocks(code, slots, places, elements, parts, body, to_memory)
-        else:
+        entries = "[ 0, %ready ]"
+        if parts.judged:
             code.put("br label %inner")
+        else:
+            entries += self._unjudged_blocks(code, slots, places, elements, parts, body, to_memory)
         code.label("inner")
-        code.put(f"%n = phi i64 [ {entry} ], [ %n1, %inner ]" if entry != "%ready" else
-                 "%n = phi i64 [ 0, %ready ], [ %n1, %inner ]")  # fmt: skip
+        code.put(f"%n = phi i64 {entries}, [ %n1, %inner ]")
         current, results = body([*parts.new, *parts.judged])
         new, judged = results[: len(elements)], results[len(elements) :]
         masks = {"finite": self._finite(code, new)}
@@ -102,10 +101,17 @@ class _Text(Module):
         for slot, dtype, value in zip(slots, elements, new, strict=True):
             code.store(dtype, value, slot)
         code.put(f"br i1 {code.let(f'or i1 {ended}, {full}')}, label %leave, label %inner")
+        self._leave_small(code, masks, current, new)
+        self._end_run(code, "[ %n1, %leave ]" + (", [ %m2, %whole ]" if not parts.judged else ""))
+        return self._module()
+
+    def _leave_small(self, code: Code, masks: dict[str, str], current: list[str], new: list[str]) -> None:
+        """Masks and states into memory: the new state, or the old one where the new is not finite."""
         code.label("leave")
         for name, mask in masks.items():
             code.store("bool", mask, self.area(code, name))
-        for k, (dtype, place) in enumerate(zip(elements, places, strict=True)):
+        places = self.program.state.places(self.lanes)
+        for k, (dtype, place) in enumerate(zip(self.program.state.elements, places, strict=True)):
             if self.program.record:
                 code.store(dtype, current[k], code.address(self.area(code, "previous"), place))
             kept = code.let(
@@ -114,8 +120,6 @@ class _Text(Module):
             )
             code.store(dtype, kept, code.address("%state", place))
         code.put("br label %leaving")
-        self._end_run(code, "[ %n1, %leave ]" + (", [ %m2, %whole ]" if not parts.judged else ""))
-        return self._module()
 
     def _unjudged_blocks(self, code, slots, places, elements, parts, body, to_memory) -> str:
         """Runs of a fixed length: blocks of steps without a look; one that left the finite numbers is done again."""
@@ -155,7 +159,7 @@ class _Text(Module):
         for name in ("converged", "due"):
             code.store("bool", "zeroinitializer", self.area(code, name))
         code.put("br label %leaving")
-        return "0, %ready ], [ %m, %redo ], [ %m2, %tail"
+        return ", [ %m, %redo ], [ %m2, %tail ]"
 
     def large(self) -> Kernel:
         """The step as a function from memory to memory; two copies of the state take turns."""
