@@ -69,51 +69,46 @@ def sg_map(n, m, lanes=32):
 
     @numba.njit(fastmath=True, parallel=True)
     def run(a_all, b_all, x_all, y_all, lr, decay, steps):
-        blocks = a_all.shape[0] // lanes
+        blocks, zero = a_all.shape[0] // lanes, lr - lr  # zero in the arrays' precision
         for block in numba.prange(blocks):
-            a, b = np.empty((n, m, lanes)), np.empty((n, n, lanes))
-            x, y = np.empty((m, m, lanes)), np.empty((m, m, lanes))
-            p, r, da, db = (
-                np.empty((n, m, lanes)),
-                np.empty((n, m, lanes)),
-                np.empty((n, m, lanes)),
-                np.empty((n, n, lanes)),
-            )
+            a, r = np.empty((n, m, lanes), a_all.dtype), np.empty((n, m, lanes), a_all.dtype)
+            p, da = np.empty((n, m, lanes), a_all.dtype), np.empty((n, m, lanes), a_all.dtype)
+            b, db = np.empty((n, n, lanes), a_all.dtype), np.empty((n, n, lanes), a_all.dtype)
+            x, y = np.empty((m, m, lanes), a_all.dtype), np.empty((m, m, lanes), a_all.dtype)
             for lane in range(lanes):
                 trial = block * lanes + lane
                 a[:, :, lane], b[:, :, lane] = a_all[trial], b_all[trial]
                 x[:, :, lane], y[:, :, lane] = x_all[trial], y_all[trial]
             for _ in range(steps):
-                for i in range(n):
-                    for j in range(m):
-                        p[i, j, :] = 0
-                        for k in range(n):
-                            for lane in range(lanes):
-                                p[i, j, lane] += b[i, k, lane] * a[k, j, lane]
-                for i in range(n):
-                    for j in range(m):
-                        r[i, j, :] = 0
-                        for k in range(m):
-                            for lane in range(lanes):
-                                r[i, j, lane] += p[i, k, lane] * x[k, j, lane] - a[i, k, lane] * y[k, j, lane]
-                for i in range(n):
-                    for j in range(m):
-                        da[i, j, :] = 0
-                        for k in range(n):
-                            for lane in range(lanes):
-                                da[i, j, lane] += b[k, i, lane] * r[k, j, lane]
-                for i in range(n):
-                    for j in range(n):
-                        db[i, j, :] = 0
-                        for k in range(m):
-                            for lane in range(lanes):
-                                db[i, j, lane] += r[i, k, lane] * a[j, k, lane]
-                for i in range(n):
-                    for j in range(m):
-                        for lane in range(lanes):
+                for lane in range(lanes):  # the small loops are unrolled, this one becomes vectors
+                    for i in range(n):
+                        for j in range(m):
+                            total = zero
+                            for k in range(n):
+                                total += b[i, k, lane] * a[k, j, lane]
+                            p[i, j, lane] = total
+                    for i in range(n):
+                        for j in range(m):
+                            total = zero
+                            for k in range(m):
+                                total += p[i, k, lane] * x[k, j, lane] - a[i, k, lane] * y[k, j, lane]
+                            r[i, j, lane] = total
+                    for i in range(n):
+                        for j in range(m):
+                            total = zero
+                            for k in range(n):
+                                total += b[k, i, lane] * r[k, j, lane]
+                            da[i, j, lane] = total
+                    for i in range(n):
+                        for j in range(n):
+                            total = zero
+                            for k in range(m):
+                                total += r[i, k, lane] * a[j, k, lane]
+                            db[i, j, lane] = total
+                    for i in range(n):
+                        for j in range(m):
                             a[i, j, lane] -= lr * (da[i, j, lane] + decay * a[i, j, lane])
-                    for j in range(n):
-                        for lane in range(lanes):
+                        for j in range(n):
                             b[i, j, lane] -= lr * (db[i, j, lane] + decay * b[i, j, lane])
             for lane in range(lanes):
                 a_all[block * lanes + lane], b_all[block * lanes + lane] = a[:, :, lane], b[:, :, lane]

@@ -266,7 +266,7 @@ def _recorded(record: RecordFunction, state: Any, new: Any, params: Any, moved: 
 
     def look(slot):
         due, value = record(state, new, params, times[slot])
-        return due & moved, value
+        return due & moved & (slot < times.size - 1), value
 
     def keep(carry):
         slot, saved = carry

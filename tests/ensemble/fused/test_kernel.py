@@ -107,6 +107,28 @@ def test_other_backends_end_every_trial_as_the_kernel_does(backend):
     np.testing.assert_allclose(have.states[0][same], want.states[0][same], rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.parametrize("engine", ENGINES.values(), ids=list(ENGINES))
+def test_a_record_that_is_always_due_ends_with_the_times(engine):
+    always = lambda old, new, p, when: (True, new)  # noqa: E731
+    finished = engine(lambda x, p: x + 1, None, np.zeros(3), np.zeros(3), 5, record=always, times=np.array([1.0, 2.0]))
+    np.testing.assert_array_equal(finished.saved, np.ones((3, 2)))
+    np.testing.assert_array_equal(finished.n_saved, 2)
+
+
+@pytest.mark.parametrize("loops", [False, True])
+def test_empty_arrays_and_single_numbers_may_be_in_a_state(loops, monkeypatch):
+    if loops:
+        monkeypatch.setattr(kernel, "_STRAIGHT", 0)
+        monkeypatch.setattr(kernel, "_STRAIGHT_IF_SMALL", 0)
+    start = {"none": np.zeros((3, 0)), "one": np.ones(3), "flag": np.array([True, False, True]), "k": np.arange(3)}
+    move = lambda s, p: {"none": s["none"], "one": s["one"] * p, "flag": ~s["flag"], "k": s["k"] + 1}  # noqa: E731
+    end = run(move, None, start, np.array([1.0, 2.0, 3.0]), 3).states
+    assert end["none"].shape == (3, 0)
+    np.testing.assert_array_equal(end["one"], [1.0, 8.0, 27.0])
+    np.testing.assert_array_equal(end["flag"], [False, True, False])
+    np.testing.assert_array_equal(end["k"], [3, 4, 5])
+
+
 def test_orders_must_be_permutations():
     with pytest.raises(ValueError, match="order: expected a permutation of 3 trials"):
         run(lambda x, p: x, None, np.ones(3), np.ones(3), 1, order=np.array([0, 0, 1]))

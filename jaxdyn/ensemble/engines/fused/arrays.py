@@ -18,7 +18,7 @@ _UNROLLED = 8  # elements of an inner loop that are written out
 
 @contextlib.contextmanager
 def loop(code: Code, count: int, stem: str) -> Iterator[Any]:
-    """A loop in the code; gives the counter's name (or "0" where there is nothing to repeat)."""
+    """A loop in the code, of at least one pass; gives the counter's name (or "0" where there is nothing to repeat)."""
     if count == 1:
         yield "0"
         return

@@ -61,7 +61,8 @@ class _Text(Module):
         places = self.program.state.places(self.lanes)
         slots = [code.name("c") for _ in elements]
         allocas = [
-            f"  {slot} = alloca {code.vector(dtype)}, align 64" for slot, dtype in zip(slots, elements, strict=True)
+            f"  {slot} = alloca [{self.lanes * size_of(dtype)} x i8], align 64"
+            for slot, dtype in zip(slots, elements, strict=True)
         ]
         code.lines[1:1] = allocas  # after the entry's label: LLVM turns them into registers
         params = {
@@ -193,6 +194,8 @@ class _Text(Module):
         for number, (leaf, start) in enumerate(
             zip(self.program.state.leaves, self.program.state.offsets(self.lanes), strict=False)
         ):
+            if leaf.size == 0:
+                continue
             with loop(code, leaf.size, f"{stem}{number}") as k:
                 size = self.lanes * size_of(leaf.dtype)
                 at = code.let(f"add i64 {start}, {code.let(f'mul i64 {k}, {size}')}")

@@ -87,6 +87,8 @@ class Module:
                 break
             first += 2 * len(other.leaves)
         for number, (leaf, start) in enumerate(zip(layout.leaves, layout.offsets(self.lanes), strict=False)):
+            if leaf.size == 0:
+                continue
             size = size_of(leaf.dtype)
             kind = "i8" if leaf.dtype == "bool" else scalar_type(leaf.dtype)
             pointer = code.let(f"load ptr, ptr {code.address('%job', first + 2 * number, 'i64')}")
@@ -179,6 +181,10 @@ class Module:
         code.put(f"%active = icmp ne <{self.lanes} x i8> {self._bytes(code, 'active')}, zeroinitializer")
         finite = code.load("bool", self.area(code, "finite"))
         due = code.let(f"and <{self.lanes} x i1> {due}, %active")
+        # After the last time `when` is infinite: nothing is due, whatever `record` says.
+        awaited_times = code.load("float64", self.area(code, "when"))
+        more = code.let(f"fcmp olt {code.vector('float64')} {awaited_times}, {code.splat(float('inf'), 'float64')}")
+        due = code.let(f"and <{self.lanes} x i1> {due}, {more}")
         due = code.let(f"and <{self.lanes} x i1> {due}, {finite}")
         code.store("bool", due, self.area(code, "due"))
         code.put(f"ret i1 {code.any(due)}")

@@ -81,6 +81,7 @@ def _optimise(module: Any, machine: Any) -> None:
 
 
 _DIGEST = 32  # bytes at the start of a stored file
+_KEPT = 500  # files; the oldest go
 
 
 def cache_folder() -> Path | None:
@@ -110,5 +111,8 @@ def _write(path: Path | None, code: bytes) -> None:
         partial = path.with_suffix(f".{os.getpid()}.partial")
         partial.write_bytes(hashlib.sha256(code).digest() + code)
         partial.replace(path)
+        kept = sorted(path.parent.glob("*.o"), key=lambda file: file.stat().st_mtime)
+        for file in kept[:-_KEPT]:
+            file.unlink(missing_ok=True)
     except OSError:
         pass  # a cache that cannot be written is no cache
