@@ -7,9 +7,9 @@ rewritten trial axis last (`lanes`).
 
 import functools
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
 import jax
@@ -187,6 +187,12 @@ def _check_new_state(state: Any, new: Any) -> None:
         raise ValueError(f"step: expected a state like its argument's, {described[0]}, got {described[1]}")
 
 
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Threads are kept between runs: starting them takes as long as a small batch."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="jaxdyn-fused")
+
+
 class _Job:
     """A batch in the kernel's memory layout, and the threads that work on it."""
 
@@ -217,20 +223,17 @@ class _Job:
             memory = np.zeros(compiled.work_bytes + 64, np.uint8)
             compiled.run(self.arguments.ctypes.data, -(-memory.ctypes.data // 64) * 64)
 
-        workers = [threading.Thread(target=work, name=f"jaxdyn-fused-{k}", daemon=True) for k in range(threads)]
-        for worker in workers:
-            worker.start()
+        jobs = [_pool(threads).submit(work) for _ in range(threads)]
         told = 0
         try:
-            while any(worker.is_alive() for worker in workers):
-                for worker in workers:
-                    worker.join(None if progress is None else _POLL)
+            while wait(jobs, None if progress is None else _POLL).not_done:
                 told = self._tell(progress, told)
             self._tell(progress, told)
+            for job in jobs:
+                job.result()
         finally:  # an interrupt, or a progress function that failed
             self.stop[0] = 1
-            for worker in workers:
-                worker.join()
+            wait(jobs)
 
     def _tell(self, progress: Progress | None, told: int) -> int:
         """Report what was finished since `told`; returns the count now."""

@@ -32,15 +32,17 @@ def build(program: Program, lanes: int | None, features: Any) -> Kernel:
     numbers = len(program.state.elements) + len(program.params.elements)
     if numbers > _LARGEST:
         raise Unsupported(f"a trial of {numbers:,} numbers (more than {_LARGEST:,})")
+    # A register holds twice as many numbers of single precision.
+    fill = 1 if any(dtype == "float64" for dtype in program.state.elements) else 2
     try:
         graph = Graph(limit=4 * _STRAIGHT_IF_SMALL)
         parts = scalarised(program, graph)
         count, n_state = len(graph.live([*parts.new, *parts.judged])), len(program.state.elements)
         if count <= (_STRAIGHT_IF_SMALL if n_state <= _SMALL else _STRAIGHT):
-            return _Text(program, lanes or features.small_lanes(n_state), features).small(graph, parts)
+            return _Text(program, lanes or fill * features.small_lanes(n_state), features).small(graph, parts)
     except TooLarge:
         pass
-    return _Text(program, lanes or features.width, features).large()
+    return _Text(program, lanes or fill * features.width, features).large()
 
 
 # Operations that are still written out inside the loop. Beyond this, loops over array elements were measured to be as
