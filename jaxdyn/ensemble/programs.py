@@ -24,22 +24,29 @@ _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0  # of the step size, as diffrax has the
 
 
 class Trial(NamedTuple):
-    """What a trial keeps: its parameters, the end of its time, and the method's numbers (steps or tolerances)."""
+    """What a trial keeps: its parameters, the end of its time, and the method's numbers.
+
+    Adaptive ones have tolerances, fixed steps their size, how many they are, and the start of time.
+    """
 
     params: Any
     t1: Any
     dt: Any = ()
     rtol: Any = ()
     atol: Any = ()
+    t0: Any = ()
+    n_steps: Any = ()
 
 
 class Path(NamedTuple):
-    """What a trial carries: its time, its state, and for adaptive methods the next step and the rate at `t`."""
+    """What a trial carries: its time, its state; for adaptive methods the next step and the rate at `t`, for fixed
+    steps how many were taken."""
 
     t: Any
     state: Any
     dt: Any = ()
     rate: Any = ()
+    taken: Any = ()
 
 
 def checked_rate(function: Field, t: Any, state: Any, params: Any) -> Any:
@@ -87,7 +94,11 @@ class Program:
 
     def done(self, previous: Path, path: Path, trial: Trial) -> Any:
         ended = path.t >= trial.t1 if self.at_end else jnp.zeros((), bool)
-        return ended if self.until is None else ended | self.until(previous.state, path.state, trial.params)
+        if self.until is None:
+            return ended
+        # A step that was rejected moved nothing, which a rule must not take for rest.
+        moved = path.t > previous.t
+        return ended | (moved & self.until(previous.state, path.state, trial.params))
 
     # Whether a path needs more than its time and state before the first step, which `start` computes.
     adaptive: ClassVar[bool] = False
@@ -128,12 +139,16 @@ class Map(Program):
 
 
 class _Fixed(Program):
-    """Steps of a fixed size, `trial.dt`; the last one ends at `trial.t1`."""
+    """Steps of a fixed size, `trial.dt`: `trial.n_steps` of them end at `trial.t1`."""
+
+    def start(self, state: Any, trial: Trial, t0: Any) -> Path:
+        return Path(t0, state, taken=jnp.zeros((), jnp.int32))
 
     def __call__(self, path: Path, trial: Trial) -> Path:
-        then = path.t + trial.dt
-        then = jnp.where(then > trial.t1 - trial.dt / 2, trial.t1, then)
-        return Path(then, self.advance(path, trial))
+        # By the count: a sum of steps would drift.
+        taken = path.taken + 1
+        then = jnp.where(taken >= trial.n_steps, trial.t1, trial.t0 + taken.astype(trial.dt.dtype) * trial.dt)
+        return Path(then, self.advance(path, trial), taken=taken)
 
     def advance(self, path: Path, trial: Trial) -> Any:
         """The state one step later."""
@@ -210,7 +225,8 @@ class _Adaptive(Program):
         raise NotImplementedError
 
     def __call__(self, path: Path, trial: Trial) -> Path:
-        last = path.t + path.dt >= trial.t1 - 100 * jnp.finfo(path.t.dtype).eps * jnp.abs(trial.t1)
+        # Of what remains, so that a rejected last step is a shorter one.
+        last = path.dt >= (trial.t1 - path.t) * (1 - 100 * jnp.finfo(path.t.dtype).eps)
         h = jnp.where(last, trial.t1 - path.t, path.dt)
         new, error, rate = self.attempt(path, trial, h)
         square = self._mean_square(error, path.state, new, trial)

@@ -69,7 +69,7 @@ def run_ensemble(
             cut into the least number of equal steps no longer than this.
         steps: of a map: how many. May be left out with `until`.
         until: until(previous, state, params) -> bool ends a trial early, with status `CONVERGED`.
-        ts: increasing times in [t0, t1] (of a map: numbers of steps) at which `save` is called, on interpolated
+        ts: increasing times from t0 to t1 (of a map: numbers of steps) at which `save` is called, on interpolated
             states.
         save: save(t, state, params) -> any pytree; default: the state.
         rtol, atol: of adaptive steps, as in diffrax: a step stands if the root mean square of
@@ -90,7 +90,7 @@ def run_ensemble(
     Example:
         >>> import numpy as np
         >>> decay = lambda t, y, rate: -rate * y
-        >>> ends = run_ensemble(decay, np.ones(3, np.float32), np.float32([0.5, 1.0, 2.0]), t1=1.0)
+        >>> ends = run_ensemble(decay, np.ones(3, np.float32), np.array([0.5, 1.0, 2.0], np.float32), t1=1.0)
         >>> ends.states.round(3).tolist()
         [0.607..., 0.368..., 0.135...]
 
@@ -145,6 +145,7 @@ class _Combined:
 
     static: Any
     is_module: bool
+    numbers: str = ""  # of the static part, so that 1 and 1.0, or 0.0 and -0.0, are not taken for the same
 
     def __call__(self, *arguments: Any) -> Any:
         *others, (dynamic, params) = arguments
@@ -163,7 +164,8 @@ def _own_numbers(function: Any, until: Any, save: Any, params: Any, n: int) -> t
     dynamic, static = eqx.partition(function, eqx.is_array)
     shared = jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf), (n, *leaf.shape)), dynamic)
     until = None if until is None else _Combined(until, False)
-    return _Combined(static, True), until, _Combined(save, False), (shared, params)
+    numbers = repr(jax.tree.leaves(static))
+    return _Combined(static, True, numbers), until, _Combined(save, False), (shared, params)
 
 
 def _state_itself(t: Any, state: Any, params: Any) -> Any:
@@ -202,12 +204,14 @@ class _Start:
 
 def _started(program: Program, states: Any, trial: Trial, t0: float, dtype: Any, engine: str, options: Any) -> Path:
     n = batch_size(states, ())
-    zeros = np.zeros(n, dtype)
+    zeros, time = np.zeros(n, dtype), np.full(n, t0, dtype)
+    if isinstance(program, Map):
+        return Path(np.zeros(n, np.int32), states)
     if not program.adaptive:
-        return Path(zeros if isinstance(program, Map) else np.full(n, t0, dtype), states)
+        return Path(time, states, taken=np.zeros(n, np.int32))
     # The rate is kept, or nothing is; a field's rate has its state's shape.
     blank = jax.tree.map(np.zeros_like, states) if program.keeps_rate else ()
-    path = Path(zeros, states, zeros, blank)
+    path = Path(time, states, zeros, blank)
     quiet = {**options, "progress": None}
     start = (trial, np.full(n, t0, dtype))
     return engines.run(engine, _Start(program), None, path, start, 1, **quiet).states
@@ -227,7 +231,7 @@ def _map(function, until, params, n: int, dtype: Any, steps, max_steps: int, sav
         raise ValueError('steps: expected the number of steps of a map, or a rule "until" that ends it')
     limit = max_steps if steps is None else whole_number("steps", steps)
     # The engine counts the steps, so that a run of a fixed number has nothing to judge.
-    return Map(function, until, save, at_end=False), Trial(params, np.zeros(n, dtype)), limit
+    return Map(function, until, save, at_end=False), Trial(params, np.zeros(n, np.int32)), limit
 
 
 def _flow(method, function, until, params, n: int, dtype: Any, time, tolerances, max_steps: int, save):
@@ -247,15 +251,17 @@ def _flow(method, function, until, params, n: int, dtype: Any, time, tolerances,
             _per_trial(name, value, n, dtype, 0) for name, value in zip(("rtol", "atol"), chosen, strict=True)
         )
         return METHODS[method](function, until, save), Trial(params, t1, (), rtol, atol), max_steps
-    dt = _per_trial("dt", dt, n, dtype, above=0)
-    counts = np.ceil((t1.astype(float) - t0) / dt * (1 - 1e-12))
+    spans, wanted = (np.asarray(value, np.float64) for value in (np.subtract(time[1], t0), dt))
+    _per_trial("dt", wanted, n, np.float64, above=0)
+    counts = np.broadcast_to(np.ceil(spans / wanted * (1 - 1e-12)), (n,))
     if counts.max() > max_steps:
         raise ValueError(f"max_steps: {counts.max():.0f} steps of dt are needed, more than {max_steps}")
-    dt = ((t1 - t0) / counts).astype(dtype)
+    sizes = np.broadcast_to(spans / counts, (n,)).astype(dtype)
+    trial = Trial(params, t1, sizes, t0=np.full(n, t0, dtype), n_steps=counts.astype(np.int32))
     kind = FixedTsit5 if method == "tsit5" else METHODS[method]
     if (counts == counts[0]).all():  # nothing to judge: the engine counts
-        return kind(function, until, save, at_end=False), Trial(params, t1, dt), int(counts[0])
-    return kind(function, until, save), Trial(params, t1, dt), max_steps
+        return kind(function, until, save, at_end=False), trial, int(counts[0])
+    return kind(function, until, save), trial, max_steps
 
 
 def _order(longest_first: Any, n: int) -> np.ndarray | None:
@@ -271,10 +277,11 @@ def _checked_times(ts: Any, t0: float, t1: Any) -> np.ndarray:
     times = np.asarray(ts, np.float64)
     if times.ndim != 1 or times.size == 0 or not np.isfinite(times).all():
         raise ValueError(f"ts: expected a non-empty list of finite times, got shape {times.shape}")
-    last = math.inf if t1 is None else float(np.max(t1)) * (1 + 1e-6)
-    if (np.diff(times) < 0).any() or times[0] < t0 or times[-1] > last:
+    last = math.inf if t1 is None else float(np.max(t1))
+    slack = 0.0 if t1 is None else 1e-6 * abs(last)  # times computed in another precision may pass t1 by a rounding
+    if (np.diff(times) < 0).any() or times[0] < t0 or times[-1] > last + slack:
         raise ValueError(f"ts: expected increasing times from {t0:g} to the end")
-    return times
+    return np.minimum(times, last)
 
 
 def _completed(program: Program, finished: Any, trial: Trial, steps: int | None, limit: int) -> np.ndarray:

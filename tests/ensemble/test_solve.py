@@ -1,6 +1,7 @@
 """Ensembles of maps and flows: integrators against diffrax, SciPy, closed forms; what every trial reports."""
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -202,6 +203,66 @@ def test_fixed_steps_end_where_they_should_whatever_the_trials_ends():
         np.testing.assert_allclose(ends.times, [1.0, 2.0, 0.95], rtol=1e-15)
         np.testing.assert_allclose(ends.states, np.exp(-ends.times), rtol=1e-4)
         np.testing.assert_array_equal(ends.n_steps, np.ceil(np.array([1.0, 2.0, 0.95]) / dt - 1e-9))
+
+
+@every_engine
+def test_steps_near_the_end_may_be_rejected(engine):
+    """Where 100 roundings of t1 are longer than a step, the last step must still be allowed to shrink."""
+    turn = lambda t, y, p: p * jnp.stack([y[1], -y[0]])  # noqa: E731
+    start = np.array([[1.0, 0.0]])
+    ends = run_ensemble(turn, start, np.array([1e4]), t0=1e9, t1=1e9 + 0.01, max_steps=20_000, engine=engine)
+    assert ends.status[0] == jd.Status.COMPLETED
+    with jax.enable_x64(False):
+        single = np.float32(start)
+        ends = run_ensemble(
+            turn, single, np.array([20.0], np.float32), t0=990.0, t1=1000.0, max_steps=20_000, engine=engine
+        )
+        assert ends.status[0] == jd.Status.COMPLETED
+        assert ends.states.dtype == np.float32
+
+
+@every_engine
+def test_a_rejected_step_is_not_rest(engine):
+    stiff = lambda t, y, p: jnp.stack([y[1], p * (1 - y[0] ** 2) * y[1] - y[0]])  # noqa: E731
+    still = lambda old, new, p: jnp.max(jnp.abs(old - new)) < 1e-12  # noqa: E731
+    ends = run_ensemble(stiff, np.array([[2.0, 0.0]]), np.array([50.0]), t1=10.0, until=still, engine=engine)
+    assert ends.status[0] == jd.Status.COMPLETED
+
+
+def test_fixed_steps_do_not_drift_nor_depend_on_the_others():
+    swing = lambda t, y, p: jnp.stack([y[1], -y[0]])  # noqa: E731
+    with jax.enable_x64(False):
+        start = np.array([[1.0, 0.0]], np.float32)
+        alone = run_ensemble(swing, start, t1=np.array([100.0]), dt=1e-3, method="rk4", ts=[99.0, 100.0])
+        other = run_ensemble(swing, np.repeat(start, 2, 0), t1=np.array([100.0, 50.0]), dt=1e-3, method="rk4")
+    np.testing.assert_array_equal(alone.n_steps, 100_000)
+    np.testing.assert_array_equal(other.n_steps, [100_000, 50_000])
+    np.testing.assert_array_equal(alone.states[0], other.states[0])
+    np.testing.assert_allclose(alone.saved[0, :, 0], np.cos(np.array([99.0, 100.0])), atol=2e-3)
+    np.testing.assert_array_equal(other.times, np.array([100.0, 50.0], np.float32))
+
+
+def test_times_may_be_negative_and_end_where_the_run_ends():
+    decay = lambda t, y, p: -y  # noqa: E731
+    ends = run_ensemble(decay, np.ones(2), t0=-10.0, t1=-9.0, ts=[-10.0, -9.5, -9.0])
+    np.testing.assert_allclose(ends.saved, np.exp(np.array([[0.0, -0.5, -1.0]] * 2)), rtol=1e-6)
+    ends = run_ensemble(decay, np.ones(1), t1=0.3, ts=[0.1, 0.1 * 3])  # 0.30000000000000004
+    np.testing.assert_allclose(ends.saved, np.exp(np.array([[-0.1, -0.3]])), rtol=1e-6)
+    lost = run_ensemble(decay, np.array([np.nan, 1.0]), t0=5.0, t1=6.0)
+    np.testing.assert_array_equal(lost.times, [5.0, 6.0])
+    np.testing.assert_array_equal(lost.status, [jd.Status.DIVERGED, jd.Status.COMPLETED])
+
+
+def test_modules_with_other_numbers_are_other_functions():
+    class Scaled(eqx.Module):
+        factor: object
+
+        def __call__(self, x, p):
+            return x * (2.0 if isinstance(self.factor, float) else 3.0)
+
+    for factor, want in ((1, 3.0), (1.0, 2.0)):
+        ends = run_ensemble(Scaled(factor), np.ones(1), method="map", steps=1)
+        assert ends.states[0] == want
 
 
 def test_bits_do_not_depend_on_the_company_or_the_order():

@@ -74,7 +74,7 @@ def batch_size(states: Any, params: Any) -> int:
 def in_jax_dtype(leaf: Any) -> np.ndarray:
     """The leaf on the host in the dtype JAX will compute in; not copied if it is so already."""
     leaf = np.asarray(leaf)
-    return np.asarray(leaf, jax.dtypes.canonicalize_dtype(leaf.dtype))
+    return np.asarray(leaf, jax.dtypes.canonicalize_dtype(leaf.dtype.newbyteorder("=")))
 
 
 def on_host(leaf: Any) -> np.ndarray:

@@ -140,6 +140,30 @@ def test_primitives(name, backend):
     assert_same(compiled(PROGRAMS[name], x, backend=backend), want, 4e-15 if backend == "native" else 1e-13)
 
 
+EDGES = {
+    "constant conversions": lambda x: (
+        (0 * x - 1.5).astype(jnp.uint8), (0 * x + 300).astype(jnp.int8), (0 * x + 1e20).astype(jnp.int32),
+        (0 * x - jnp.inf).astype(jnp.int64), (x * 1e20).astype(jnp.int32),
+    ),
+    "truth values multiplied": lambda x: (x > 0) @ (x > 0).T,
+    "whole numbers multiplied": lambda x: (3 * x).astype(int) @ (2 * x).astype(int),
+    "nothing multiplied": lambda x: (x[None, :0] @ x, jnp.einsum("bij,bkj->bik", x[None][:0], x[None][:0])),
+    "the first NaN is the largest": lambda x: (jnp.argmax(jnp.sqrt(x), 1), jnp.argmin(jnp.sqrt(x))),
+    "barriers": lambda x: jax.lax.optimization_barrier((x + 1, x.T)),
+    "whole exponents": lambda x: jnp.abs(x) ** (x > 0).astype(int),
+    "places that count": lambda x: jax.lax.fori_loop(1, 3, lambda i, c: c.at[i].set(c[i - 1] + x[0]), x),
+    "signed zeros": lambda x: jnp.arctan2(jnp.array([0.0, -0.0, 0.0]), -jnp.abs(x) - 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["native", "loops"])
+@pytest.mark.parametrize("name", EDGES)
+def test_edges(name, backend):
+    """Found by differential testing against JAX."""
+    x = np.random.default_rng(5).normal(size=(5, 3, 3))
+    assert_same(compiled(EDGES[name], x, backend=backend), jax.vmap(EDGES[name])(x))
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_float32_stays_float32(backend):
     x = np.random.default_rng(3).normal(size=(5, 3, 3)).astype(np.float32)
@@ -154,6 +178,7 @@ def test_float32_stays_float32(backend):
     [
         (lambda x: jnp.linalg.eigvalsh(x), "eigh"),
         (lambda x: jnp.sort(x), "sort"),
+        (lambda x: jax.lax.reduce_precision(x, 5, 10), "reduce_precision"),
         (
             lambda x: jax.lax.while_loop(lambda y: y[0, 0] < 10, lambda y: y + 1, x),
             "length differs from trial to trial",

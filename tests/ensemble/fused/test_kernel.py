@@ -133,6 +133,8 @@ def test_orders_must_be_permutations():
         run(lambda x, p: x, None, np.ones(3), np.ones(3), 1, order=np.array([0, 0, 1]))
     with pytest.raises(ValueError, match="backend: expected one of native, xla, pallas"):
         run(lambda x, p: x, None, np.ones(3), np.ones(3), 1, backend="cuda")
+    with pytest.raises(ValueError, match="lanes: expected a power of two"):
+        run(lambda x, p: x, None, np.ones(3), np.ones(3), 1, lanes=3)
 
 
 def test_parameters_may_be_shared_views():
@@ -141,6 +143,9 @@ def test_parameters_may_be_shared_views():
     shared = np.broadcast_to(2.0, (4,))
     end = run(lambda x, p: x + p[0] @ jnp.ones(3) + p[1], None, np.zeros(4), (matrix.T, shared), 1).states
     np.testing.assert_allclose(end, matrix.sum(0) + 2)
+    for array in (matrix[::-1], np.asfortranarray(matrix), matrix.astype(">f8")):
+        end = run(lambda x, p: x + p @ jnp.arange(4.0), None, np.zeros(3), array, 1).states
+        np.testing.assert_allclose(end, np.asarray(array, float) @ np.arange(4.0))
 
 
 def test_a_progress_function_that_fails_stops_the_run():

@@ -19,6 +19,7 @@ _UNROLLED = 8  # elements of an inner loop that are written out
 @contextlib.contextmanager
 def loop(code: Code, count: int, stem: str) -> Iterator[Any]:
     """A loop in the code, of at least one pass; gives the counter's name (or "0" where there is nothing to repeat)."""
+    assert count > 0  # it would run 2⁶⁴ times
     if count == 1:
         yield "0"
         return
@@ -77,6 +78,11 @@ class Lazy(NamedTuple):
     known: bool = True
 
 
+def uniform(array: np.ndarray) -> bool:
+    """Whether all numbers are the same, the signs of zeros as well."""
+    return array.size > 0 and len({element.tobytes() for element in array.ravel()}) == 1
+
+
 class Constant(NamedTuple):
     """An array whose numbers are known."""
 
@@ -94,7 +100,7 @@ class Constant(NamedTuple):
     def build(self, graph: Graph, index: Index) -> int:
         if all(isinstance(i, int) for i in index):
             return graph.constant(self.array[index], self.dtype)
-        if (self.array == self.array.flat[0]).all():
+        if uniform(self.array):
             return graph.constant(self.array.flat[0], self.dtype)
         return self.table().build(graph, index)
 

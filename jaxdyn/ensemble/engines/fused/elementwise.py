@@ -18,7 +18,7 @@ SAME = {
     "expm1": "expm1", "sin": "sin", "cos": "cos", "tan": "tan", "asin": "asin", "acos": "acos", "atan": "atan",
     "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "asinh": "asinh", "acosh": "acosh", "atanh": "atanh",
     "cbrt": "cbrt", "erf": "erf", "erfc": "erfc", "lgamma": "lgamma", "stop_gradient": "copy", "copy": "copy",
-    "copy_p": "copy", "reduce_precision": "copy", "optimization_barrier": "copy",
+    "copy_p": "copy",
 }  # fmt: skip
 ELEMENTWISE = set(SAME) | {
     "integer_pow", "square", "rsqrt", "logistic", "sign", "round", "select_n", "clamp", "convert_element_type",
@@ -37,7 +37,9 @@ def _one(graph: Graph, name: str, params: Any, dtype: str, x: int, *rest: int) -
     apply = graph.apply
     if name in SAME:
         op = SAME[name]
-        return x if op == "copy" else apply(op, x, *rest)
+        if name == "pow":  # the exponent may be a whole number
+            rest = tuple(apply("convert", each, dtype=dtype) for each in rest)
+        return x if op == "copy" else apply(op, x, *rest, dtype=dtype)
     if name == "convert_element_type":
         return apply("convert", x, dtype=dtype)
     if name in ("integer_pow", "square"):

@@ -79,6 +79,8 @@ def run(
     if backend != "native":
         recording = {"record": record, "times": times, "order": order}
         return _elementwise(backend, step, done, states, params, max_steps, devices, progress, recording)
+    if lanes is not None and (whole_number("lanes", lanes) & (lanes - 1) or lanes > 64):
+        raise ValueError(f"lanes: expected a power of two up to 64, got {lanes}")
     program, compiled = compiled_program(step, done, record, one_trial(states), one_trial(params), lanes)
     job = _Job(program, states, params, max_steps, n_trials, order, times)
     threads = threads or os.cpu_count() or 1

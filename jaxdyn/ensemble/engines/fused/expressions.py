@@ -175,6 +175,16 @@ _FOLDS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
+def _converted(value: Any, dtype: np.dtype) -> Any:
+    """XLA's conversion of numbers to whole ones: to the nearest end of the range where they are beyond it."""
+    if not (np.issubdtype(dtype, np.integer) and np.issubdtype(value.dtype, np.floating)):
+        return value
+    if np.isnan(value):
+        return 0
+    ends = np.iinfo(dtype)
+    return ends.max if value >= float(ends.max) else ends.min if value <= float(ends.min) else int(value)
+
+
 def _fold(op: str, values: list[Any], dtype: str) -> Any:
     with np.errstate(all="ignore"):
         if op in _FOLDS:
@@ -183,7 +193,7 @@ def _fold(op: str, values: list[Any], dtype: str) -> Any:
             whole = np.issubdtype(np.dtype(dtype), np.integer)
             return None if whole else values[0] / values[1]
         if op == "convert":
-            return values[0]
+            return _converted(values[0], np.dtype(dtype))
         if op == "not":
             return ~values[0]
         if op in ("and", "or", "xor"):

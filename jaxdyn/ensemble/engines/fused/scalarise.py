@@ -40,6 +40,11 @@ def scalarise(closed: Any, graph: Graph, inputs: Sequence[Places]) -> list[Place
     return _evaluate(closed.jaxpr, graph, constants, inputs)
 
 
+def literal(atom: Any) -> np.ndarray:
+    """A literal of a jaxpr in the type it stands for, which its value need not have."""
+    return np.asarray(atom.val, atom.aval.dtype)
+
+
 def constant_places(graph: Graph, value: Any) -> Places:
     value = np.asarray(value)
     dtype = type_of(value)
@@ -51,7 +56,7 @@ def _evaluate(jaxpr: Any, graph: Graph, constants: Sequence[Places], inputs: Seq
     known |= dict(zip(jaxpr.invars, inputs, strict=True))
 
     def read(atom: Any) -> Places:
-        return constant_places(graph, atom.val) if isinstance(atom, jex.Literal) else known[atom]
+        return constant_places(graph, literal(atom)) if isinstance(atom, jex.Literal) else known[atom]
 
     for equation in jaxpr.eqns:
         for out in equation.outvars:
@@ -86,9 +91,15 @@ def _unknown(graph: Graph, name: str, aval: Any) -> Places:
     return np.full(aval.shape, node, np.int64)
 
 
+_CALLS = {
+    "jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2", "custom_jvp_call", "custom_vjp_call",
+    "custom_vjp_call_jaxpr",
+}  # fmt: skip
+
+
 def inner_jaxpr(equation: Any) -> Any:
     """The jaxpr of an equation that only calls another function, or None."""
-    if equation.primitive.name in ("scan", "while", "cond", "reduce", "custom_linear_solve"):
+    if equation.primitive.name not in _CALLS:
         return None
     for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         inner = equation.params.get(key)
@@ -114,6 +125,11 @@ def _rule(*names: str) -> Callable[[Rule], Rule]:
 @_rule("reshape", "squeeze", "expand_dims")
 def _reshape(graph, equation, x, *_):
     return [x.reshape(equation.outvars[0].aval.shape)]
+
+
+@_rule("optimization_barrier")
+def _barrier(graph, equation, *arrays):
+    return list(arrays)
 
 
 @_rule("transpose")
@@ -245,10 +261,11 @@ def _dot(graph, equation, x, y):
     dtype = type_of(equation.outvars[0].aval)
     free_x = [axis for axis in range(x.ndim) if axis not in (*over_x, *batch_x)]
     free_y = [axis for axis in range(y.ndim) if axis not in (*over_y, *batch_y)]
-    batch = [x.shape[axis] for axis in batch_x]
     depth = int(np.prod([x.shape[axis] for axis in over_x]))
-    left = x.transpose([*batch_x, *free_x, *over_x]).reshape(int(np.prod(batch)), -1, depth)
-    right = y.transpose([*batch_y, *free_y, *over_y]).reshape(int(np.prod(batch)), -1, depth)
+    size = lambda array, axes: int(np.prod([array.shape[axis] for axis in axes]))  # noqa: E731
+    left = x.transpose([*batch_x, *free_x, *over_x]).reshape(size(x, batch_x), size(x, free_x), depth)
+    right = y.transpose([*batch_y, *free_y, *over_y]).reshape(size(y, batch_y), size(y, free_y), depth)
+    times, plus = ("and", "or") if dtype == "bool" else ("mul", "add")
     out = np.empty((left.shape[0], left.shape[1], right.shape[1]), np.int64)
     convert = lambda place: graph.apply("convert", int(place), dtype=dtype)  # noqa: E731
     out[:] = graph.constant(0, dtype)
@@ -257,8 +274,8 @@ def _dot(graph, equation, x, y):
         for rows, columns in itertools.product(_tiles(out.shape[1]), _tiles(out.shape[2])):
             for k in range(depth):
                 for i, j in itertools.product(rows, columns):
-                    product = graph.apply("mul", convert(left[group, i, k]), convert(right[group, j, k]))
-                    out[group, i, j] = graph.apply("add", int(out[group, i, j]), product)
+                    product = graph.apply(times, convert(left[group, i, k]), convert(right[group, j, k]))
+                    out[group, i, j] = graph.apply(plus, int(out[group, i, j]), product)
     return [out]
 
 
@@ -270,9 +287,9 @@ def _reduction(op: str) -> Rule:
     def rule(graph, equation, x):
         axes = equation.params["axes"]
         kept = [axis for axis in range(x.ndim) if axis not in axes]
-        rows = x.transpose([*kept, *axes]).reshape(int(np.prod([x.shape[axis] for axis in kept])), -1)
-        if rows.shape[1] == 0:
+        if x.size == 0:
             raise Unsupported(f"{equation.primitive.name} of nothing")
+        rows = x.transpose([*kept, *axes]).reshape(int(np.prod([x.shape[axis] for axis in kept])), -1)
         return [np.array([tree(graph, op, row.tolist()) for row in rows], np.int64)]
 
     return rule
@@ -312,6 +329,9 @@ def _arg(graph, equation, x):
         best, index = int(columns[where][0]), graph.constant(0, dtype)
         for k, place in enumerate(columns[where][1:], 1):
             wins = graph.apply(better, int(place), best)
+            if graph.nodes[best].dtype.startswith("float"):  # the first NaN wins
+                lost = graph.apply("and", graph.apply("ne", int(place), int(place)), graph.apply("eq", best, best))
+                wins = graph.apply("or", wins, lost)
             best = graph.apply("select", wins, best, int(place), dtype=graph.nodes[best].dtype)
             index = graph.apply("select", wins, index, graph.constant(k, dtype), dtype=dtype)
         out[where] = index

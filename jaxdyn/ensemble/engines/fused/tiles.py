@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 from jax.extend import core as jex
 
-from .arrays import Constant, Index, Lazy, Memory, Value, Workspace, loop, number, row_major
+from .arrays import Constant, Index, Lazy, Memory, Value, Workspace, loop, number, row_major, uniform
 from .elementwise import ELEMENTWISE, elementwise, tree
-from .expressions import Graph
-from .scalarise import RULES, apply_rule, constant_places, inner_jaxpr, type_of
+from .expressions import Graph, Unsupported
+from .scalarise import RULES, apply_rule, constant_places, inner_jaxpr, literal, type_of
 from .vectors import Code, size_of
 
 _DEPTH = 64  # terms of a sum that are written out
+_LONGEST = 60_000  # lines of code
 
 
 def emit_step(code: Code, program: Any, features: Any) -> int:
@@ -59,7 +60,7 @@ class _Emitter(Workspace):
         for atom in itertools.chain(jaxpr.outvars, *(equation.invars for equation in jaxpr.eqns)):
             if not isinstance(atom, jex.Literal):
                 uses[atom] = uses.get(atom, 0) + 1
-        read = lambda atom: self.constant(atom.val) if isinstance(atom, jex.Literal) else known[atom]  # noqa: E731
+        read = lambda atom: self.constant(literal(atom)) if isinstance(atom, jex.Literal) else known[atom]  # noqa: E731
         for equation in jaxpr.eqns:
             results = self.equation(equation, [read(atom) for atom in equation.invars])
             for variable, value in zip(equation.outvars, results, strict=True):
@@ -87,18 +88,20 @@ class _Emitter(Workspace):
 
     def equation(self, equation: Any, arguments: list[Value]) -> list[Value]:
         name = equation.primitive.name
+        if len(self.code.lines) > _LONGEST:
+            raise Unsupported("a step this long")
         constants = self.folded(equation, arguments)
         if constants is not None:
             return constants
         for value in arguments:
-            if isinstance(value, Constant) and value.array.size and not (value.array == value.array.flat[0]).all():
+            if isinstance(value, Constant) and value.array.size and not uniform(value.array):
                 value.table()
         inner = inner_jaxpr(equation)
         if inner is not None:
             return self.evaluate(inner, arguments)
         if name in ELEMENTWISE:
             return [self.elementwise(equation, arguments)]
-        rule = getattr(self, f"_{name}", None) or (self._reduce if name in _REDUCTIONS else None)
+        rule = getattr(self, f"_{name}", None) or (self.reduction if name in _REDUCTIONS else None)
         if rule is not None:
             return list(rule(equation, *arguments))
         if name not in RULES:
@@ -215,11 +218,11 @@ class _Emitter(Workspace):
 
     # Sums.
 
-    def _reduce(self, equation, x):
+    def reduction(self, equation, x):
         axes, op = equation.params["axes"], _REDUCTIONS[equation.primitive.name]
         kept = [axis for axis in range(len(x.shape)) if axis not in axes]
         inner = [range(x.shape[axis]) for axis in axes]
-        if int(np.prod([len(each) for each in inner])) > _DEPTH * _DEPTH:
+        if not 0 < int(np.prod([len(each) for each in inner])) <= _DEPTH * _DEPTH or 0 in x.shape:
             return self.written_out(equation, [x])
 
         def build(graph: Graph, index: Index) -> int:
@@ -238,7 +241,8 @@ class _Emitter(Workspace):
         dtype = type_of(equation.outvars[0].aval)
         free_x = [axis for axis in range(len(x.shape)) if axis not in (*over_x, *batch_x)]
         free_y = [axis for axis in range(len(y.shape)) if axis not in (*over_y, *batch_y)]
-        if x.dtype != dtype or y.dtype != dtype or not free_x or not free_y:
+        floating = dtype.startswith("float") and x.dtype == dtype and y.dtype == dtype
+        if not floating or not free_x or not free_y or 0 in (*x.shape, *y.shape):
             return self.written_out(equation, [x, y])
         x, y = self.stored(x), self.stored(y)
         batch = [x.shape[axis] for axis in batch_x]
@@ -309,7 +313,7 @@ class _Emitter(Workspace):
         for k in range(params["length"])[:: -1 if params["reverse"] else 1]:
             row = lambda memory, k=k: self._row(memory, k)  # noqa: E731
             out = self.evaluate(params["jaxpr"], [*constants, *carry, *map(row, slices)])
-            carry = [self.stored(value) for value in out[:n_carry]]
+            carry = [value if isinstance(value, Constant) else self.stored(value) for value in out[:n_carry]]
             for value, room in zip(out[n_carry:], rooms, strict=True):
                 self.write(value, row(room))
         return [*carry, *rooms]
