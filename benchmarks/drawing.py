@@ -20,16 +20,25 @@ def draw(report: dict[str, Any], path: Path) -> None:
     families = {name: cases for name, cases in families.items() if len({case["size"] for case in cases}) > 1}
     if not families:
         return
-    figure, axes = plt.subplots(1, len(families), figsize=(5.2 * len(families), 5.6), squeeze=False)
-    for axis, (name, cases) in zip(axes[0], families.items(), strict=True):
-        _panel(axis, name, cases)
+    methods = list(
+        dict.fromkeys(row["method"] for cases in families.values() for case in cases for row in case["rows"])
+    )
+    palette = plt.get_cmap("tab20")
+    colours = {method: palette((2 * k) % 20 + (2 * k) // 20) for k, method in enumerate(methods)}
+    columns = min(2, len(families))
+    rows = -(-len(families) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(6.4 * columns, 5.4 * rows), squeeze=False)
+    for axis in axes.ravel()[len(families) :]:
+        axis.set_visible(False)
+    for axis, (name, cases) in zip(axes.ravel(), families.items(), strict=False):
+        _panel(axis, name, cases, colours)
     figure.suptitle(report["machine"], fontsize=9)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
 
-def _panel(axis: Any, name: str, cases: list[dict]) -> None:
+def _panel(axis: Any, name: str, cases: list[dict], colours: dict[str, Any]) -> None:
     lines: dict[str, list[tuple[float, float]]] = {}
     for case in sorted(cases, key=lambda case: case["size"]):
         for row in case["rows"]:
@@ -38,10 +47,10 @@ def _panel(axis: Any, name: str, cases: list[dict]) -> None:
         ours = method.startswith("jaxdyn")
         axis.loglog(
             *zip(*points, strict=True), marker="o" if ours else ".", linewidth=2.2 if ours else 1, label=method,
-            linestyle="-" if ours else "--",
+            linestyle="-" if ours else "--", color=colours[method],
         )  # fmt: skip
     axis.set_title(name)
     axis.set_xlabel(next((label for key, label in AXES.items() if name.startswith(key)), "trials"))
-    axis.set_ylabel(f"nanoseconds for one of the {cases[0]['unit']}, all cores")
+    axis.set_ylabel(f"nanoseconds a {cases[0]['unit'].rstrip('s')}, all cores")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)

@@ -93,6 +93,7 @@ def _scanned(x):
 PROGRAMS = {
     "arithmetic": lambda x: (
         x / (1 + x**2), -x, x**-3, x**0, jnp.abs(x), jnp.sign(x), x % 0.7, jax.lax.rsqrt(x**2 + 1),
+        1 - x * x.T, x * x.T - 1, x * x.T + x, x - x.T * 3 - x * x,
     ),
     "elementary": lambda x: (
         jnp.exp(x), jnp.log(jnp.abs(x) + 0.1), jnp.sin(x), jnp.cos(x), jnp.tan(x), jnp.tanh(x), jnp.expm1(x),
