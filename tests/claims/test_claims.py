@@ -13,6 +13,7 @@ from jaxdyn.analysis import invariants
 from jaxdyn.claims import CLAIMS, Verdict, random_trials
 from jaxdyn.claims.base import Claim, claim
 from jaxdyn.ensemble.engines import xla
+from jaxdyn.ensemble.engines.fused import engine as fused
 from jaxdyn.systems import eigenspace, modes, siamese
 from jaxdyn.systems.ablations import growth_operator
 
@@ -58,6 +59,7 @@ def fresh_compilations():
         jax.clear_caches()
         random_trials._trials.cache_clear()
         xla._compiled_chunk.cache_clear()
+        fused._compiled_program.cache_clear()
 
     forget()
     yield
