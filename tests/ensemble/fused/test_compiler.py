@@ -241,3 +241,13 @@ def test_a_field_is_all_that_is_needed():
         batch = jax.tree.map(lambda leaf: np.stack([leaf]), state)
         step = lambda s, _, system=system, data=data: field_of(system)(0.0, s, data)  # noqa: E731
         assert choose(step, None, batch, np.zeros(1)) == "fused", name
+
+
+def test_other_backends_compile_once_too():
+    from jaxdyn.ensemble.engines import xla
+
+    step, done, x = (lambda x, p: x * p), (lambda old, new, p: new < 0.1), np.ones(3)
+    run(step, done, x, x / 2, 50, backend="xla")
+    before = xla._compiled_chunk.cache_info().misses
+    run(step, done, x, x / 2, 50, backend="xla")
+    assert xla._compiled_chunk.cache_info().misses == before

@@ -96,10 +96,9 @@ def _elementwise(backend, step, done, states, params, max_steps, devices, progre
         if backend == "pallas":
             raise Unsupported("record with the pallas backend")
         return xla.run(step, done, states, params, max_steps, devices=devices, progress=progress, **recording)
-    examples = one_trial(states), one_trial(params)
-    functions = (step, done, *map(_Example, examples), bool(jax.config.read("jax_enable_x64")))
+    functions = (step, done, *map(_Example, (one_trial(states), one_trial(params))), _x64())
     try:
-        program = lanes.elementwise(_traced(step, done, None, *examples), functions)
+        program = _cached(_elementwise_program, functions)
     except TooLarge:
         if backend == "pallas":
             raise Unsupported("a step of this size with the pallas backend") from None
@@ -114,6 +113,14 @@ def _elementwise(backend, step, done, states, params, max_steps, devices, progre
     finished = xla.run(program.step, judged, elements, numbers, max_steps, devices=devices, progress=progress,
                        order=recording["order"])  # fmt: skip
     return finished._replace(states=lanes.join(finished.states, states))
+
+
+@functools.lru_cache(maxsize=128)
+def _elementwise_program(*functions: Any) -> Any:
+    from . import lanes
+
+    step, done, state, param, _ = functions
+    return lanes.elementwise(_traced(step, done, None, state.tree, param.tree), functions)
 
 
 def supports(step: StepFunction, done: DoneFunction | None, states: Any, params: Any, record: Any = None) -> bool:
@@ -143,12 +150,20 @@ class _Example:
 
 def compiled_program(step, done, record, state: Any, param: Any, lanes: int | None) -> tuple[Program, Any]:
     """The traced program and its kernel, from the cache where the same functions and shapes were seen."""
-    arguments = (step, done, record, _Example(state), _Example(param), lanes, bool(jax.config.read("jax_enable_x64")))
+    return _cached(_compiled_program, (step, done, record, _Example(state), _Example(param), lanes, _x64()))
+
+
+def _x64() -> bool:
+    return bool(jax.config.read("jax_enable_x64"))
+
+
+def _cached(function: Any, arguments: tuple[Any, ...]) -> Any:
+    """function(*arguments) from its cache, or anew where they cannot be compared."""
     try:
         hash(arguments)
     except TypeError:  # such as bound methods of modules with arrays
-        return _compiled_program.__wrapped__(*arguments)
-    return _compiled_program(*arguments)
+        return function.__wrapped__(*arguments)
+    return function(*arguments)
 
 
 @functools.lru_cache(maxsize=128)
