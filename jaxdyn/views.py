@@ -113,6 +113,12 @@ def load_moments(location: str | os.PathLike[str], m: int | None = None) -> Mome
     return moments
 
 
+def read_arrays(location: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by name, or of an .npy file under the name `images`; ValueError in one line."""
+    loaded = _read(os.fspath(location))
+    return loaded if isinstance(loaded, dict) else {"images": loaded}
+
+
 def _augment(key: PRNGKeyArray, image: Array, shift: int, noise: float, masked: float) -> Array:
     key_shift, key_mask, key_noise = jax.random.split(key, 3)
     rows, columns = jax.random.randint(key_shift, (2,), 0, 2 * shift + 1)

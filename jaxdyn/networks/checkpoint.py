@@ -1,0 +1,73 @@
+"""The last state of a training run on disk (orbax), and the measurements up to it."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+
+class Checkpoints:
+    """A folder with the last state of one run.
+
+    Every save writes a new numbered folder whole (orbax renames it when it is complete) and then drops the one before,
+    so that a kill at any moment leaves the last complete state.
+
+    Raises:
+        ValueError: if the folder holds a state of another run.
+    """
+
+    def __init__(self, folder: Path, fingerprint: dict[str, Any]):
+        self.folder = folder.expanduser().absolute()
+        self.fingerprint = fingerprint
+        self.folder.mkdir(parents=True, exist_ok=True)
+        note = self.folder / "run.json"
+        if note.exists():
+            try:
+                other = json.loads(note.read_text(encoding="utf-8"))
+            except ValueError:
+                raise ValueError(f"checkpoint: {note} is damaged; choose another folder or delete it") from None
+            differing = [key for key in fingerprint if other.get(key) != json.loads(json.dumps(fingerprint))[key]]
+            if differing:
+                raise ValueError(f"checkpoint: {self.folder} holds another run (other {', '.join(differing)})")
+        else:
+            note.write_text(json.dumps(fingerprint, indent=1), encoding="utf-8")
+
+    def save(self, states: Any, history: list[dict[str, np.ndarray]]) -> None:
+        """Keep this state, and the measurements, in place of the last one."""
+        content = {
+            "states": [np.asarray(leaf) for leaf in jax.tree.leaves(states)],
+            "history": {name: np.stack([each[name] for each in history]) for name in history[0]},
+        }
+        with _checkpointer() as checkpointer:
+            checkpointer.save(self.folder / f"{len(history):06d}", content)
+        for old in self._complete()[:-1]:
+            shutil.rmtree(old)
+
+    def load(self, like: Any) -> tuple[Any, list[dict[str, np.ndarray]]] | None:
+        """The last state, in the shape of `like`, and the measurements; None if there is none yet."""
+        found = self._complete()
+        if not found:
+            return None
+        try:
+            with _checkpointer() as checkpointer:
+                content = checkpointer.restore(found[-1])
+        except Exception as error:  # a damaged store raises almost anything
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"checkpoint: cannot read {found[-1]}: {reason}") from None
+        leaves, treedef = jax.tree.flatten(like)
+        states = [jax.numpy.asarray(new, old.dtype) for new, old in zip(content["states"], leaves, strict=True)]
+        count = int(found[-1].name)
+        history = [{name: np.asarray(part)[i] for name, part in content["history"].items()} for i in range(count)]
+        return jax.tree.unflatten(treedef, states), history
+
+    def _complete(self) -> list[Path]:
+        return sorted(place for place in self.folder.iterdir() if place.is_dir() and place.name.isdigit())
+
+
+def _checkpointer() -> Any:
+    import orbax.checkpoint  # slow to import, and needed here alone
+
+    return orbax.checkpoint.PyTreeCheckpointer()

@@ -1,0 +1,175 @@
+"""What is measured along a training run: energies, spectra, alignment, and what the frozen features are worth.
+
+All on held-out samples in inference mode (running batch statistics), of one run; `measure` is vmapped over runs.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from ..datasets.base import Split
+from .predictors import LinearPredictor
+from .probes import attentive_accuracy, few_accuracy, frozen_accuracy
+from .recipe import Knobs
+from .training import Batch, Program, State, discrepancy, embed, predict, unit
+
+COLLAPSED = 0.01  # of the spread of unit embeddings, which is 1 for centred ones
+
+
+class Spectrum(NamedTuple):
+    """Of embeddings f [N, n]: eigenvalues of their covariance, descending, and what follows from them.
+
+    rank: RankMe, the exponential of the entropy of the singular values of f (Garrido et al. 2023).
+    participation: (Σλ)²/Σλ². unit_std: root mean square over dimensions of the standard deviation of unit
+    embeddings, times √n: 1 if they are spread evenly, 0 if they are all the same. spread: 1 − ‖E f/‖f‖‖²,
+    their total variance. collapsed: spread below 0.01, or embeddings that vanish or are not finite.
+    """
+
+    eigenvalue: Float[Array, " n"]
+    rank: Float[Array, ""]
+    participation: Float[Array, ""]
+    unit_std: Float[Array, ""]
+    spread: Float[Array, ""]
+    collapsed: Float[Array, ""]
+
+
+class Alignment(NamedTuple):
+    """Of a linear predictor W_p with F = E[f fᵀ]; NaN for others.
+
+    f_eigenvalue: of F, descending; p_eigenvalue: of the symmetric part of W_p, descending. cosine: mean over
+    eigenvectors u of F of |cos(u, W_p u)|, and cosine_weighted by their eigenvalues (T Fig 2). asymmetry:
+    ‖W_p − W_pᵀ‖/‖W_p‖. negative: share of the eigenvalues' squares that belongs to negative ones (0: PSD).
+    balance: ‖W Wᵀ − W_pᵀW_p/α_p‖ over the sum of both norms, W the encoder's last matrix (P Lemma; T Thm 1).
+    """
+
+    f_eigenvalue: Float[Array, " n"]
+    p_eigenvalue: Float[Array, " n"]
+    cosine: Float[Array, ""]
+    cosine_weighted: Float[Array, ""]
+    asymmetry: Float[Array, ""]
+    negative: Float[Array, ""]
+    balance: Float[Array, ""]
+
+
+class Sizes(NamedTuple):
+    """Norms of all weights of the encoder, the predictor and the teacher."""
+
+    encoder: Array
+    predictor: Array
+    teacher: Array
+
+
+class Probed(NamedTuple):
+    """Held-out accuracies of frozen features (see `probes.Accuracy`), of the embeddings with few labels, and of the
+    attentive probe for tokens."""
+
+    linear: Array
+    few: Array
+    neighbours: Array
+    embedding: Array
+    attentive: Array
+
+
+class Measured(NamedTuple):
+    """Everything at one time. energy: E; surrogate: F; both the mean loss, without decay terms."""
+
+    energy: Array
+    surrogate: Array
+    spectrum: Spectrum
+    alignment: Alignment
+    sizes: Sizes
+    accuracy: Probed | None
+
+
+class Probe(NamedTuple):
+    """What the frozen-feature probes see: labelled samples, and rows of them for few labels."""
+
+    train: Array
+    labels: Int[Array, " N"]
+    test: Array
+    test_labels: Int[Array, " M"]
+    few: Int[Array, "draws shots"]
+    n_classes: int
+
+
+def spectrum(f: Float[Array, "N n"]) -> Spectrum:
+    """See `Spectrum`."""
+    n = f.shape[1]
+    centred = f - f.mean(0)
+    values = jnp.maximum(jnp.linalg.eigvalsh(centred.T @ centred / f.shape[0])[::-1], 0)
+    singular = jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(f.T @ f / f.shape[0]), 0))
+    share = singular / jnp.maximum(singular.sum(), 1e-30) + 1e-7
+    directions = unit(f)
+    mean = directions.mean(0)
+    spread = 1 - jnp.sum(mean**2)
+    variance = jnp.mean((directions - mean) ** 2)
+    gone = (spread < COLLAPSED) | ~(jnp.sum(f**2, -1).mean() > 1e-10)
+    return Spectrum(
+        values, jnp.exp(-jnp.sum(share * jnp.log(share))), values.sum() ** 2 / jnp.maximum(jnp.sum(values**2), 1e-30),
+        jnp.sqrt(variance * n), spread, gone.astype(f.dtype),
+    )  # fmt: skip
+
+
+def alignment(f: Float[Array, "N n"], weight: Any, top: Any, ratio: Any) -> Alignment:
+    """See `Alignment`; `weight` is W_p or None, `top` the encoder's last matrix or None."""
+    values, vectors = jnp.linalg.eigh(f.T @ f / f.shape[0])
+    nan = jnp.full((), jnp.nan)
+    if weight is None:
+        return Alignment(values[::-1], jnp.full(values.shape, jnp.nan), nan, nan, nan, nan, nan)
+    image = weight @ vectors
+    cosines = jnp.abs(jnp.sum(vectors * image, 0)) / jnp.maximum(jnp.linalg.norm(image, axis=0), 1e-30)
+    size = jnp.maximum(jnp.linalg.norm(weight), 1e-30)
+    p = jnp.linalg.eigvalsh((weight + weight.T) / 2)
+    balance = nan
+    if top is not None:
+        outer, inner = top @ top.T, weight.T @ weight / ratio
+        balance = jnp.linalg.norm(outer - inner) / (jnp.linalg.norm(outer) + jnp.linalg.norm(inner))
+    shares = jnp.maximum(values, 0) / jnp.maximum(jnp.sum(jnp.maximum(values, 0)), 1e-30)
+    return Alignment(
+        values[::-1], p[::-1], cosines.mean(), jnp.sum(shares * cosines), jnp.linalg.norm(weight - weight.T) / size,
+        jnp.sum(jnp.minimum(p, 0) ** 2) / jnp.maximum(jnp.sum(p**2), 1e-30), balance,
+    )  # fmt: skip
+
+
+def measure(program: Program, state: State, knobs: Knobs, pairs: Batch, probe: Probe | None) -> Measured:
+    """Measure one run on held-out pairs of views, and its features with the probes."""
+    recipe = program.recipe
+    network, teacher = program.network(state.student), eqx.combine(state.teacher, program.static.encoder)
+    network, teacher = eqx.nn.inference_mode(network), eqx.nn.inference_mode(teacher)
+    energy = surrogate = jnp.zeros(())
+    sides = [(pairs.x, pairs.y), (pairs.y, pairs.x)][: 2 if recipe.both_sides and not recipe.masked else 1]
+    for x, y in sides:
+        _, f, _ = embed(network.encoder, state.student_stats, x, pairs.visible)
+        u, _ = predict(network.predictor, state.student_stats, f, pairs.visible)
+        _, own, _ = embed(network.encoder, state.student_stats, y)
+        _, v, _ = embed(teacher, state.teacher_stats, y)
+        energy += discrepancy(recipe, u, own, pairs.visible) / len(sides)
+        surrogate += discrepancy(recipe, u, v if recipe.has_teacher else own, pairs.visible) / len(sides)
+    _, f, _ = embed(network.encoder, state.student_stats, pairs.x)
+    f = f.mean(1) if f.ndim == 3 else f
+    linear = isinstance(network.predictor, LinearPredictor)
+    aligned = alignment(f, network.predictor.weight if linear else None, network.encoder.top, knobs.predictor_lr_ratio)
+    sizes = Sizes(_size(state.student.encoder), _size(state.student.predictor), _size(state.teacher))
+    accuracy = None if probe is None else _probed(program, network, state, probe)
+    return Measured(energy, surrogate, spectrum(f), aligned, sizes, accuracy)
+
+
+def _probed(program: Program, network: Any, state: State, probe: Probe) -> Probed:
+    train, f, _ = embed(network.encoder, state.student_stats, probe.train)
+    test, g, _ = embed(network.encoder, state.student_stats, probe.test)
+    attentive = jnp.full((), jnp.nan)
+    if train.ndim == 3:
+        attentive = attentive_accuracy(train, probe.labels, test, probe.test_labels, probe.n_classes)
+        train, test, f, g = train.mean(1), test.mean(1), f.mean(1), g.mean(1)
+    found = frozen_accuracy(train, probe.labels, test, probe.test_labels, probe.n_classes, probe.few)
+    embedding = found.few
+    if network.encoder.top is not None:
+        embedding = few_accuracy(f, probe.labels, g, probe.test_labels, probe.n_classes, probe.few)
+    return Probed(*found, embedding, attentive)
+
+
+def _size(tree: Any) -> Array:
+    return jnp.sqrt(sum((jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)), start=jnp.zeros(())))

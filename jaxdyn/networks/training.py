@@ -1,0 +1,324 @@
+"""Training steps: one for a run, `vmap` over seeds and settings, a jitted block of steps for all of them.
+
+Stop gradient is the moving average whose teacher forgets at once, the plain objective has no teacher; so one step serves
+every method. Everything random is a function of (seed, step): a run that goes on from a checkpoint sees the same batches.
+"""
+
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
+
+from ..datasets.base import Dataset, Split, to_device
+from ..systems.predictors import DirectCopy, DirectPred, LeastSquares
+from .encoders import Encoder, build_encoder, vit_patch
+from .layers import BATCH
+from .predictors import Predictor, build_predictor
+from .recipe import Knobs, Recipe, moved_average, optimizers, teacher_decay
+
+
+class Network(NamedTuple):
+    """Encoder f_θ and predictor g_ψ."""
+
+    encoder: Encoder
+    predictor: Predictor
+
+
+class State(NamedTuple):
+    """All that a run carries from step to step; arrays alone, `static` parts live in `Program`.
+
+    student: θ and ψ; teacher: ξ; *_stats: batch statistics; optimizer: of encoder and predictor; correlation and
+    cross: F̂ and Ĝ [n, n] of a rule ([0, 0] without one); step: number of steps taken.
+    """
+
+    student: Any
+    teacher: Any
+    student_stats: Any
+    teacher_stats: Any
+    optimizer: Any
+    correlation: Array
+    cross: Array
+    step: Integer[Array, ""]
+
+
+class Batch(NamedTuple):
+    """Two views [batch, …] of the same samples, and which tokens of them are visible, or None."""
+
+    x: Array
+    y: Array
+    visible: Bool[Array, "batch K"] | None
+
+
+class Program(NamedTuple):
+    """A recipe made concrete for samples of one shape: the static half of its networks."""
+
+    recipe: Recipe
+    shape: tuple[int, ...]
+    static: Any
+
+    def network(self, student: Any) -> Network:
+        """The network with these arrays."""
+        return eqx.combine(student, self.static)
+
+
+def build(recipe: Recipe, shape: tuple[int, ...], key: PRNGKeyArray) -> tuple[Network, Any]:
+    """Random networks and their batch statistics."""
+    recipe.augmentation.check(shape)
+    tokens = 1
+    if recipe.encoder == "vit":
+        for length, side in zip(shape[:-1], vit_patch(shape, recipe.patch), strict=True):
+            tokens *= length // side
+
+    def make(key):
+        first, second = jax.random.split(key)
+        encoder = build_encoder(
+            recipe.encoder, shape, recipe.embedding, width=recipe.width, depth=recipe.depth, heads=recipe.heads,
+            patch=recipe.patch, projector=recipe.projector, hidden=recipe.hidden, key=first,
+        )  # fmt: skip
+        return Network(encoder, build_predictor(recipe.predictor, recipe.embedding, tokens=tokens, key=second))
+
+    return eqx.nn.make_with_state(make)(key)
+
+
+def program_of(recipe: Recipe, shape: tuple[int, ...]) -> Program:
+    """The recipe's program; ValueError where the recipe and the samples do not fit together."""
+    network, _ = build(recipe, shape, jax.random.key(0))
+    return Program(recipe, shape, eqx.partition(network, eqx.is_inexact_array)[1])
+
+
+def initial(program: Program, knobs: Knobs, key: PRNGKeyArray) -> State:
+    """The start of a run: random student, the teacher its copy, statistics and momenta at zero."""
+    network, stats = build(program.recipe, program.shape, key)
+    student = eqx.filter(network, eqx.is_inexact_array)
+    first, second = optimizers(program.recipe, knobs)
+    n = program.recipe.embedding if program.recipe.rule != "gradient" else 0
+    zero = jnp.zeros((n, n))
+    memory = (first.init(student.encoder), second.init(student.predictor))
+    return State(student, student.encoder, stats, _copied(stats), memory, zero, zero, jnp.zeros((), jnp.int32))
+
+
+def draw(program: Program, data: Split, key: PRNGKeyArray, count: int) -> Batch:
+    """Random samples of `data`, with replacement, and two views of each."""
+    pick, left, right, hide = jax.random.split(key, 4)
+    rows = jax.random.randint(pick, (count,), 0, data.source.shape[0])
+    augment = jax.vmap(program.recipe.augmentation)
+    x = augment(jax.random.split(left, count), data.source[rows])
+    if program.recipe.masked:
+        visible = jax.vmap(lambda k: visible_tokens(program, k))(jax.random.split(hide, count))
+        return Batch(x, x, visible)
+    partner = data.source if data.target is None else data.target
+    return Batch(x, augment(jax.random.split(right, count), partner[rows]), None)
+
+
+def visible_tokens(program: Program, key: PRNGKeyArray) -> Bool[Array, " K"]:
+    """All but a random block of the patches' plane, half to three quarters of each side, hidden in every frame."""
+    patch = vit_patch(program.shape, program.recipe.patch)
+    grid = [length // side for length, side in zip(program.shape[:-1], patch, strict=True)]
+    hidden = jnp.ones(grid[:-2] + [1, 1], bool)
+    for axis, length in ((-2, grid[-2]), (-1, grid[-1])):
+        key, size_key, start_key = jax.random.split(key, 3)
+        size = jax.random.randint(size_key, (), max(1, length // 2), max(2, (3 * length) // 4 + 1))
+        start = jax.random.randint(start_key, (), 0, length - size + 1)
+        inside = (jnp.arange(length) >= start) & (jnp.arange(length) < start + size)
+        hidden = hidden & (inside[:, None] if axis == -2 else inside)
+    return ~hidden.ravel()
+
+
+def embed(encoder: Encoder, stats: Any, views: Array, visible: Any = None) -> tuple[Array, Array, Any]:
+    """Features and embeddings of a batch of views, and the statistics after it."""
+
+    def one(view, seen):
+        features, f, state = encoder(view, stats, seen)
+        return (features, f), state
+
+    (features, f), stats = jax.vmap(one, (0, _axis(visible)), (0, None), axis_name=BATCH)(views, visible)
+    return features, f, stats
+
+
+def predict(predictor: Predictor, stats: Any, f: Array, visible: Any = None) -> tuple[Array, Any]:
+    """Predictions from a batch of embeddings, and the statistics after it."""
+    one = lambda each, seen: predictor(each, stats, seen)  # noqa: E731
+    return jax.vmap(one, (0, _axis(visible)), (0, None), axis_name=BATCH)(f, visible)
+
+
+def _axis(part: Any) -> int | None:
+    return None if part is None else 0
+
+
+def discrepancy(recipe: Recipe, u: Array, v: Array, visible: Any = None) -> Float[Array, ""]:
+    """Mean of ½‖u − v‖², of unit vectors if the loss is normalised; over hidden tokens if some are visible."""
+    if recipe.loss == "normalised":
+        u, v = unit(u), unit(v)
+    each = 0.5 * jnp.sum((u - v) ** 2, -1)
+    return each.mean() if visible is None else jnp.sum(jnp.where(visible, 0, each)) / jnp.sum(~visible)
+
+
+def unit(x: Array) -> Array:
+    """x/‖x‖ along the last axis; 0 stays 0."""
+    return x * jax.lax.rsqrt(jnp.sum(x**2, -1, keepdims=True) + 1e-12)
+
+
+class _Outcome(NamedTuple):
+    """What a loss leaves behind beside its value."""
+
+    student_stats: Any
+    teacher_stats: Any
+    correlation: Array
+    cross: Array
+    weight: Any
+
+
+def loss(program: Program, student: Any, state: State, knobs: Knobs, batch: Batch) -> tuple[Array, _Outcome]:
+    """The training loss at `student`, whose gradient in it is the method's update direction."""
+    recipe, network, hidden = program.recipe, program.network(student), batch.visible
+    two_way = recipe.both_sides and not recipe.masked
+    sources, targets = ([batch.x, batch.y], [batch.y, batch.x]) if two_way else ([batch.x], [batch.y])
+    stats, teacher_stats = state.student_stats, state.teacher_stats
+    correlation, cross, weight = state.correlation, state.cross, None
+    fs, vs, own = [], [], []
+    for view in sources:
+        _, f, stats = embed(network.encoder, stats, view, hidden)
+        fs.append(f)
+    if recipe.has_teacher:
+        teacher = eqx.combine(state.teacher, program.static.encoder)
+        for view in targets:
+            _, v, teacher_stats = embed(teacher, teacher_stats, view)
+            vs.append(jax.lax.stop_gradient(v))
+    if recipe.has_objective:
+        own = fs[::-1]
+        if not two_way:
+            _, f, stats = embed(network.encoder, stats, targets[0])
+            own = [f]
+    predictor = network.predictor
+    if recipe.rule != "gradient":
+        correlation, cross, weight = _rule(recipe, state, knobs, fs, vs or own)
+        chosen = jnp.where(state.step % knobs.every == 0, weight, predictor.weight)
+        predictor = eqx.tree_at(lambda p: p.weight, predictor, chosen)
+    share = {"objective": 1.0, "mixed": knobs.objective_share}.get(recipe.method, 0.0)
+    value = 0.0
+    for i, f in enumerate(fs):
+        u, stats = predict(predictor, stats, f, hidden)
+        if recipe.has_teacher:
+            value += (1 - share) * discrepancy(recipe, u, vs[i], hidden)
+        if recipe.has_objective:
+            value += share * discrepancy(recipe, u, own[i], hidden)
+    return value / len(fs), _Outcome(stats, teacher_stats, correlation, cross, weight)
+
+
+def _rule(recipe: Recipe, state: State, knobs: Knobs, embeddings: list, targets: list) -> tuple[Array, Array, Array]:
+    """F̂, Ĝ with this batch (T eq 19), and the predictor that the rule makes of them; no gradient goes through."""
+    embeddings, targets = jax.lax.stop_gradient((embeddings, targets))
+    remember = lambda old, new: knobs.memory * old + (1 - knobs.memory) * new  # noqa: E731
+    size = sum(f.shape[0] for f in embeddings)
+    correlation = remember(state.correlation, sum(f.T @ f for f in embeddings) / size)
+    cross = remember(state.cross, sum(v.T @ f for v, f in zip(targets, embeddings, strict=True)) / size)
+    if recipe.rule == "directcopy":
+        rule = eqx.tree_at(lambda r: r.epsilon, DirectCopy(0.0), knobs.epsilon)
+    elif recipe.rule == "least_squares":
+        rule = LeastSquares(1e-3)
+    else:
+        plain = DirectPred(0.0, recipe.rule == "directpred_released", 0.0)
+        rule = eqx.tree_at(lambda r: (r.epsilon, r.offset), plain, (knobs.epsilon, knobs.offset))
+    return correlation, cross, rule(correlation, cross)
+
+
+class Moved(NamedTuple):
+    """Loss of a step, and how far it moved θ, ψ and ξ."""
+
+    loss: Array
+    encoder: Array
+    predictor: Array
+    teacher: Array
+
+
+def step(program: Program, state: State, knobs: Knobs, batch: Batch) -> tuple[State, Moved]:
+    """One training step of one run."""
+    recipe = program.recipe
+    (value, after), gradient = jax.value_and_grad(lambda s: loss(program, s, state, knobs, batch), has_aux=True)(
+        state.student
+    )
+    first, second = optimizers(recipe, knobs)
+    change, memory = first.update(gradient.encoder, state.optimizer[0], state.student.encoder)
+    encoder = eqx.apply_updates(state.student.encoder, change)
+    change, predictor_memory = second.update(gradient.predictor, state.optimizer[1], state.student.predictor)
+    predictor = eqx.apply_updates(state.student.predictor, change)
+    if after.weight is not None:
+        set_now = jnp.where(state.step % knobs.every == 0, after.weight, predictor.weight)
+        predictor = eqx.tree_at(lambda p: p.weight, predictor, set_now)
+    if recipe.predictor not in ("none", "vit"):
+        even = eqx.combine(predictor, program.static.predictor).symmetrised()
+        even = eqx.filter(even, eqx.is_inexact_array)
+        predictor = jax.tree.map(lambda a, b: jnp.where(knobs.symmetrise > 0, b, a), predictor, even)
+    teacher = state.teacher
+    if recipe.has_teacher:
+        teacher = moved_average(teacher_decay(recipe, knobs, state.step), teacher, encoder)
+    student = Network(encoder, predictor)
+    moved = Moved(
+        value, _distance(encoder, state.student.encoder), _distance(predictor, state.student.predictor),
+        _distance(teacher, state.teacher),
+    )  # fmt: skip
+    return State(
+        student, teacher, after.student_stats, after.teacher_stats, (memory, predictor_memory),
+        after.correlation, after.cross, state.step + 1,
+    ), moved  # fmt: skip
+
+
+def _distance(new: Any, old: Any) -> Array:
+    squares = jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), new, old)
+    return jnp.sqrt(sum(jax.tree.leaves(squares), start=jnp.zeros(())))
+
+
+@eqx.filter_jit
+def start(program: Program, knobs: Knobs, keys: PRNGKeyArray, data: Split) -> State:
+    """States [seeds, settings] of runs: every setting of a seed starts from the same weights and statistics."""
+
+    def one(key):
+        batch = draw(program, data, jax.random.fold_in(key, 2**31 - 2), program.recipe.batch)
+        return jax.vmap(lambda k: _settled(program, initial(program, k, key), k, batch))(knobs)
+
+    return jax.vmap(one)(keys)
+
+
+def _settled(program: Program, state: State, knobs: Knobs, batch: Batch) -> State:
+    """The start with batch statistics of a batch, so that it can be measured before the first step."""
+    _, after = loss(program, state.student, state, knobs, batch)  # the teacher is the student here
+    return state._replace(student_stats=after.student_stats, teacher_stats=_copied(after.student_stats))
+
+
+def _copied(stats: Any) -> Any:
+    """The same statistics as an object of its own: equinox lets each be used once."""
+    leaves, structure = jax.tree.flatten(stats)
+    return jax.tree.unflatten(structure, leaves)
+
+
+@eqx.filter_jit
+def advance(
+    program: Program, states: State, knobs: Knobs, keys: PRNGKeyArray, data: Split, count: int
+) -> tuple[State, Moved]:
+    """`count` steps of all runs [seeds, settings]; every setting of a seed sees the same batches.
+
+    Returns:
+        The states, and the means over these steps of what `step` reports, [seeds, settings].
+    """
+
+    def one_seed(state, key):
+        at = jax.tree.leaves(state.step)[0][0]
+        batch = draw(program, data, jax.random.fold_in(key, at), program.recipe.batch)
+        return jax.vmap(lambda s, k: step(program, s, k, batch))(state, knobs)
+
+    def one(carry, _):
+        states, total = carry
+        states, moved = jax.vmap(one_seed)(states, keys)
+        return (states, jax.tree.map(jnp.add, total, moved)), None
+
+    shape = (keys.shape[0], knobs.lr.shape[0])
+    zero = Moved(*(jnp.zeros(shape) for _ in Moved._fields))
+    (states, total), _ = jax.lax.scan(one, (states, zero), length=count)
+    return states, jax.tree.map(lambda part: part / count, total)
+
+
+def data_of(dataset: Dataset) -> tuple[Split, Split]:
+    """Training and held-out samples on the device."""
+    return to_device(dataset.train), to_device(dataset.held_out)
