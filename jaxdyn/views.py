@@ -55,7 +55,7 @@ def digits_views(
     copies, shift = whole_number("copies", copies), whole_number("shift", shift, low=0, high=_SIDE - 1)
     noise, masked = number("noise", noise, low=0), number("masked", masked, low=0, high=1)
     clean = _digits()
-    mean, basis, scale = _principal_components(clean, m)
+    mean, basis, scale = principal_components(clean, m)
     images = jnp.asarray(clean, float_dtype(None))
     one_view = jax.jit(jax.vmap(lambda k, image: _augment(k, image, shift, noise, masked)))
     project = lambda view: (view - mean.astype(view.dtype)) @ (basis / scale).astype(view.dtype)  # noqa: E731
@@ -85,7 +85,7 @@ def load_views(location: str | os.PathLike[str], m: int | None = None) -> Views:
         raise ValueError(f"m: expected at most {x.shape[1]}, the views' number of features, got {m}")
     dtype = float_dtype(None)
     if m is not None:
-        mean, basis, _ = _principal_components(np.concatenate([x, y]), m)
+        mean, basis, _ = principal_components(np.concatenate([x, y]), m)
         x, y = (x - mean) @ basis, (y - mean) @ basis
     return Views(jnp.asarray(x, dtype), jnp.asarray(y, dtype))
 
@@ -134,7 +134,7 @@ def _digits() -> np.ndarray:
     return np.asarray(load_digits().data) / 16.0  # type: ignore[attr-defined]
 
 
-def _principal_components(data: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray, float]:
+def principal_components(data: np.ndarray, m: int) -> tuple[np.ndarray, np.ndarray, float]:
     """Mean [p], first m principal directions [p, m], and the root of their mean variance."""
     mean = data.mean(0)
     _, sizes, directions = np.linalg.svd(data - mean, full_matrices=False)

@@ -1,6 +1,6 @@
 """The registry, filled: importing this package registers every claim."""
 
-from . import equilibria, linear, random_trials, tian_modes, tian_observations, tian_theorems
+from . import equilibria, linear, random_trials, tian_modes, tian_observations, tian_theorems, trained
 from .base import CLAIMS, Claim, Evidence, Verdict
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "tian_modes",
     "tian_observations",
     "tian_theorems",
+    "trained",
 ]

@@ -16,6 +16,9 @@ COMMANDS = {
     "flow": "integrate a system on real second moments and follow its spectrum",
     "equilibria": "find every equilibrium on given second moments, its stability, with proofs",
     "threshold": "find the weight decay at which stable equilibria vanish",
+    "train": "train small networks on real images, measured as the linear theory is",
+    "ablate": "train the papers' ablation tables, beside the published numbers",
+    "diagnose": "predict which modes of real views survive training, and check it",
     "claims": "compute the papers' claims and print the verdicts",
     "figures": "compute and draw the papers' figures",
 }

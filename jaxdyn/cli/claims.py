@@ -17,7 +17,7 @@ class Settings:
     only: tuple[str, ...] = ()
     """Ids of the claims to compute; default: all."""
     fast: bool = False
-    """Fewer draws: seconds instead of a minute, wider error bars."""
+    """Fewer draws, shorter trainings: wider error bars. In full, those on trained networks take over half an hour."""
     json: bool = False
     """Print a JSON list of objects with id, source, statement, verdict, computed and evidence."""
     config: Path | None = None

@@ -6,7 +6,7 @@ import difflib
 import io
 import tomllib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 import tyro
 
@@ -90,12 +90,16 @@ def _words_of(kind: type, location: str) -> list[str]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{location}: not a TOML file: {error}") from None
     known = {field.name for field in dataclasses.fields(kind)} - {"config"}
-    words = []
+    hints = get_type_hints(kind, include_extras=True)
+    words, places = [], []
     for key, value in values.items():
         name = key.replace("-", "_")
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             raise ValueError(f"{location}: unknown key {key!r}" + (f", did you mean {near[0]!r}?" if near else ""))
+        if tyro.conf.Positional in getattr(hints[name], "__metadata__", ()):
+            places += [str(part) for part in (value if isinstance(value, list) else [value])]
+            continue
         flag = name.replace("_", "-")
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
@@ -103,7 +107,7 @@ def _words_of(kind: type, location: str) -> list[str]:
             words += [f"--{flag}", *map(str, value)]
         else:
             words += [f"--{flag}", str(value)]
-    return words
+    return places + words
 
 
 def _one_line(box: str) -> str:

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +11,7 @@ from ..checks import one_of, whole_number
 from ..ensemble.protocol import Protocol
 from ..names import ALGORITHMS, DTYPES, ENGINES
 from ..storage import check_folder, save_dataset, save_figure, save_settings, staged
+from .progress import progress_bar
 from .settings import as_toml, read_settings
 
 
@@ -156,12 +156,3 @@ def _draw(folder: Path, files, results) -> list[Path]:
             sensitivity_panels(axes, files["sensitivity.nc"])
             written += save_figure(fig, folder / "sensitivity")
     return written
-
-
-@contextmanager
-def progress_bar(total: int, label: str):
-    """A bar on the terminal's error stream; silent where there is no terminal. Yields an update function."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc=label, unit="trial", disable=None, leave=False, dynamic_ncols=True) as bar:
-        yield bar.update

@@ -53,7 +53,9 @@ class Augmentation:
         plain = Augmentation(contrast=self.contrast, brightness=self.brightness, noise=self.noise)
         if len(shape) not in (3, 4):
             if self != plain:
-                raise ValueError(f"augmentation: shift, crop, flip and cutout need images, got samples of shape {shape}")
+                raise ValueError(
+                    f"augmentation: shift, crop, flip and cutout need images, got samples of shape {shape}"
+                )
             return
         side = min(shape[-3], shape[-2])
         for name in ("shift", "cutout"):

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..checks import number, whole_number
 
-LIMIT = 2 * 1024**3  # bytes of one data set in memory
+LIMIT = 8 * 1024**3  # bytes of one data set in memory, in single precision
 
 
 class Split(NamedTuple):
@@ -64,8 +64,9 @@ def from_images(
     """A data set of images or clips, split at random.
 
     Args:
-        images: [N, …] real numbers; integers of 8 bits are divided by 255. An axis of channels is added to [N, h, w].
-        labels: [N] class labels of any kind, for the probes alone; or None.
+        images: [N, …] real numbers; unsigned integers of 8 bits are divided by 255. An axis of channels is added
+            to [N, h, w].
+        labels: [N] class labels, whole numbers or strings, for the probes alone; or None.
         held_out: share of the samples that is held out, in (0, 1).
         seed: of the split.
 
@@ -82,13 +83,15 @@ def from_images(
 def from_views(x: Any, y: Any, labels: Any = None, *, held_out: float = 0.2, name: str = "views") -> Dataset:
     """A data set of given pairs: row i of x [N, …] and y [N, …] shows the same underlying sample.
 
-    The last rows are held out: neighbouring pairs of many recordings are nearly equal.
+    As with images, an axis of channels is added to [N, h, w]. The last rows are held out: neighbouring pairs of many
+    recordings are nearly equal.
     """
     x, y = _samples("x", x), _samples("y", y)
     if len(x) != len(y):
         raise ValueError(f"y: expected as many views as x, got {len(y)} and {len(x)}")
     if x.shape[1:] != y.shape[1:]:
         raise ValueError(f"y: expected views of shape {x.shape[1:]} like x, got {y.shape[1:]}")
+    x, y = (part[..., None] if part.ndim == 3 else part for part in (x, y))
     classes, count = _classes(labels, len(x))
     return _split(name, x, y, classes, count, held_out, None)
 
@@ -106,7 +109,7 @@ def from_source(source: Any, *, held_out: float = 0.2, name: str = "source", lim
     """
     limit = None if limit is None else whole_number("limit", limit, low=2)
     images, labels = [], []
-    size = 0
+    size = count = 0
     is_items = isinstance(source, Indexable) and not isinstance(source, Iterator)
     items = _items(source, limit) if is_items else source
     if not isinstance(items, Iterable):
@@ -117,10 +120,10 @@ def from_source(source: Any, *, held_out: float = 0.2, name: str = "source", lim
         images.append(image)
         if label is not None:
             labels.append(np.atleast_1d(np.asarray(label)))
-        size += image.nbytes
+        size, count = size + 4 * image.size, count + len(image)
         if size > LIMIT:
             raise ValueError(f"source: more than {LIMIT >> 30} GiB of images; pass limit=…")
-        if limit is not None and sum(map(len, images)) >= limit:
+        if limit is not None and count >= limit:
             break
     if not images:
         raise ValueError("source: expected at least two samples, got none")
@@ -170,7 +173,7 @@ def _samples(name: str, values: Any) -> np.ndarray:
         raise ValueError(f"{name}: expected at least 10 samples of some features, got shape {array.shape}")
     if 0 in array.shape:
         raise ValueError(f"{name}: expected at least one feature, got shape {array.shape}")
-    if array.nbytes > LIMIT:
+    if 4 * array.size > LIMIT:
         raise ValueError(f"{name}: more than {LIMIT >> 30} GiB; take fewer samples")
     scale = 255 if array.dtype == np.uint8 else 1
     array = array.astype(np.float32) / scale
@@ -191,7 +194,10 @@ def _samples(name: str, values: Any) -> np.ndarray:
 def _classes(labels: Any, count: int) -> tuple[np.ndarray | None, int]:
     if labels is None:
         return None, 0
-    labels = np.asarray(labels)
+    try:
+        labels = np.asarray(labels)
+    except ValueError:
+        labels = np.asarray(0.0)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1 or labels.dtype.kind not in "iubUS":

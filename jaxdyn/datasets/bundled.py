@@ -50,7 +50,7 @@ def patches(side: int = 12, per_photograph: int = 400, *, seed: int = 0) -> Data
 def clips(
     side: int = 16, frames: int = 4, per_photograph: int = 128, *, labels: str = "photograph", seed: int = 0
 ) -> Dataset:
-    """Short clips: a window that pans over a photograph at constant velocity and jitters; synthetic motion, real images.
+    """Short clips: a window pans over a photograph at constant velocity and jitters: synthetic motion, real images.
 
     Velocities are one of eight compass directions times 1 to 3 pixels a frame; the jitter is 0 or 1 pixel each way.
 

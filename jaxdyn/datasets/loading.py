@@ -10,7 +10,7 @@ FOLDERS = {"cifar10": cifar10, "stl10": stl10}
 
 
 def load_dataset(location: str) -> Dataset:
-    """"digits", "patches", "clips", "cifar10:FOLDER", "stl10:FOLDER", or an .npz file of the user's.
+    """ "digits", "patches", "clips", "cifar10:FOLDER", "stl10:FOLDER", or an .npz file of the user's.
 
     The file has `images` (and maybe `labels`), or paired views `x` and `y` (and maybe `labels`).
 

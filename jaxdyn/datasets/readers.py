@@ -29,9 +29,11 @@ def cifar10(folder: str | os.PathLike[str], *, limit: int | None = None) -> Data
         paths = [place / name for name in names if (place / name).exists()]
         if not paths:
             raise ValueError(f"{place}: no CIFAR-10 binary files here (expected {names[0]})")
-        records = np.concatenate([_records(path, 3073) for path in paths])[: _limit(limit)]
-        if records[:, 0].max() > 9:
-            raise ValueError(f"{paths[0]}: expected labels 0 to 9, got {records[:, 0].max()}: not CIFAR-10's format")
+        found = [_records(path, 3073) for path in paths]
+        for path, each in zip(paths, found, strict=True):
+            if each[:, 0].max() > 9:
+                raise ValueError(f"{path}: expected labels 0 to 9, got {each[:, 0].max()}: not CIFAR-10's format")
+        records = np.concatenate(found)[: _limit(limit)]
         images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         parts[part] = Split(_unit(images), None, records[:, 0].astype(np.int32))
     return Dataset("cifar10", parts["train"], parts["test"], 10)
@@ -57,13 +59,15 @@ def stl10(folder: str | os.PathLike[str], *, limit: int | None = None, unlabeled
         if len(labels) != len(images):
             raise ValueError(f"{place / f'{part}_y.bin'}: expected {len(images)} labels, got {len(labels)}")
         if labels.min() < 1 or labels.max() > 10:
-            raise ValueError(f"{place / f'{part}_y.bin'}: expected labels 1 to 10, got {labels.min()} to {labels.max()}")
+            raise ValueError(
+                f"{place / f'{part}_y.bin'}: expected labels 1 to 10, got {labels.min()} to {labels.max()}"
+            )
         parts[part] = Split(_unit(images), None, labels.astype(np.int32) - 1)
     return Dataset("stl10", parts["train"], parts["test"], 10)
 
 
 def _stl_images(path: Path, limit: int | None) -> np.ndarray:
-    return _records(path, 3 * 96 * 96)[: _limit(limit)].reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)
+    return _records(path, 3 * 96 * 96, _limit(limit)).reshape(-1, 3, 96, 96).transpose(0, 3, 2, 1)
 
 
 def _unit(images: np.ndarray) -> np.ndarray:
@@ -81,15 +85,17 @@ def _folder(folder: str | os.PathLike[str], usual: str) -> Path:
     return place / usual if (place / usual).is_dir() else place
 
 
-def _records(path: Path, size: int) -> np.ndarray:
-    data = _bytes(path)
-    if len(data) == 0 or len(data) % size:
-        raise ValueError(f"{path}: expected a multiple of {size} bytes, got {len(data)}: cut short or another format")
+def _records(path: Path, size: int, limit: int | None = None) -> np.ndarray:
+    """Records of `size` bytes, the first `limit` of them: no more than these are read."""
+    whole = path.stat().st_size if path.exists() else size
+    if whole == 0 or whole % size:
+        raise ValueError(f"{path}: expected a multiple of {size} bytes, got {whole}: cut short or another format")
+    data = _bytes(path, -1 if limit is None else size * limit)
     return data.reshape(-1, size)
 
 
-def _bytes(path: Path) -> np.ndarray:
+def _bytes(path: Path, count: int = -1) -> np.ndarray:
     try:
-        return np.fromfile(path, np.uint8)
+        return np.fromfile(path, np.uint8, count)
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror or error}") from None

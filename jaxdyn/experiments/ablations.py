@@ -1,8 +1,8 @@
-"""The papers' tables and figures of trained networks, at small scale on real images: what is run, and what was published.
+"""The papers' tables and figures of trained networks, on real images at small scale: what is run, what was published.
 
 One stage for all of Tian et al.'s tables: digits, a small convolutional network, the loss of unit vectors, SGD with
 momentum. Its learning rate and weight decay were chosen once, as the best of lr ∈ {0.03, 0.1, 0.3}, η ∈ {5e-4, 2e-3}
-by the few-label accuracy of the baseline (linear predictor, EMA); every cell changes what its table names, nothing else.
+by the few-label accuracy of the baseline (linear predictor, EMA); a cell changes what its table names, nothing else.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -239,7 +239,9 @@ def run_tables(
             report = None
             if progress is not None:
                 report = lambda at, _, w=weight, d=done: progress(d + w * at, whole)  # noqa: E731
-            found = train(dataset, job.recipe, chunk, seeds=seeds, every=every, probe_every=probe_every, progress=report)
+            found = train(
+                dataset, job.recipe, chunk, seeds=seeds, every=every, probe_every=probe_every, progress=report
+            )
             for place, setting in enumerate(chunk):
                 runs[job, setting] = found.isel(setting=place)
             done += weight * job.recipe.steps
@@ -288,8 +290,9 @@ def at_cells(dataset: xr.Dataset, name: str) -> np.ndarray:
 def table_text(dataset: xr.Dataset) -> str:
     """The table as text: accuracies of frozen features and embedding, rank and spread, and what was published."""
     columns = {"few labels": "accuracy_few", "embedding": "accuracy_embedding", "all labels": "accuracy_linear"}
-    lines = [f"{dataset.attrs['table']}: {dataset.attrs['title']} [{dataset.attrs['source']}]; {dataset.attrs['data']}, "
-             f"{dataset.attrs['steps']} steps, {dataset.sizes['seed']} seeds, mean ± std"]  # fmt: skip
+    about = dataset.attrs
+    lines = [f"{about['table']}: {about['title']} [{about['source']}]; {about['data']}, "
+             f"{about['steps']} steps, {dataset.sizes['seed']} seeds, mean ± std"]  # fmt: skip
     head = "".join(f"{name:>16}" for name in [*columns, "rank", "spread"])
     lines.append(f"{'':38}{head}   published ({dataset.attrs['published_for']})")
     lines.append("-" * (38 + 16 * 5 + 3 + 12))

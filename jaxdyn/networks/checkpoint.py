@@ -1,6 +1,7 @@
 """The last state of a training run on disk (orbax), and the measurements up to it."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -26,19 +27,22 @@ class Checkpoints:
         note = self.folder / "run.json"
         if note.exists():
             try:
-                other = json.loads(note.read_text(encoding="utf-8"))
-            except ValueError:
+                other = dict(json.loads(note.read_text(encoding="utf-8")))
+            except (ValueError, TypeError):
                 raise ValueError(f"checkpoint: {note} is damaged; choose another folder or delete it") from None
             differing = [key for key in fingerprint if other.get(key) != json.loads(json.dumps(fingerprint))[key]]
             if differing:
                 raise ValueError(f"checkpoint: {self.folder} holds another run (other {', '.join(differing)})")
         else:
-            note.write_text(json.dumps(fingerprint, indent=1), encoding="utf-8")
+            part = note.with_suffix(".part")
+            part.write_text(json.dumps(fingerprint, indent=1), encoding="utf-8")
+            os.replace(part, note)
 
     def save(self, states: Any, history: list[dict[str, np.ndarray]]) -> None:
         """Keep this state, and the measurements, in place of the last one."""
         content = {
-            "states": [np.asarray(leaf) for leaf in jax.tree.leaves(states)],
+            # orbax refuses empty arrays; they hold nothing that could be lost.
+            "states": [np.asarray(leaf) for leaf in jax.tree.leaves(states) if leaf.size],
             "history": {name: np.stack([each[name] for each in history]) for name in history[0]},
         }
         with _checkpointer() as checkpointer:
@@ -58,7 +62,8 @@ class Checkpoints:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise ValueError(f"checkpoint: cannot read {found[-1]}: {reason}") from None
         leaves, treedef = jax.tree.flatten(like)
-        states = [jax.numpy.asarray(new, old.dtype) for new, old in zip(content["states"], leaves, strict=True)]
+        saved = iter(content["states"])
+        states = [jax.numpy.asarray(next(saved), old.dtype) if old.size else old for old in leaves]
         count = int(found[-1].name)
         history = [{name: np.asarray(part)[i] for name, part in content["history"].items()} for i in range(count)]
         return jax.tree.unflatten(treedef, states), history

@@ -98,15 +98,19 @@ def tokens_of(x: Array, patch: tuple[int, ...]) -> Float[Array, "K inputs"]:
 
 
 class Encoder(eqx.Module):
-    """A trunk and a projector: None (the features are the embedding), one linear map, or a block and a linear map."""
+    """A trunk and a projector: None (the features are the embedding), one linear map, or a block and a linear map.
+
+    `pooled`: the embedding of tokens is that of their mean, as pairs of views need it; not for masked prediction.
+    """
 
     trunk: Callable
     hidden: Block | None
     last: eqx.nn.Linear | None
+    pooled: bool = eqx.field(static=True)
 
     def __call__(self, x: Array, state: eqx.nn.State, visible: Any = None) -> tuple[Array, Array, eqx.nn.State]:
         features, state = self.trunk(x, state, visible)
-        embedding = features
+        embedding = features.mean(0) if self.pooled and features.ndim == 2 else features
         if self.hidden is not None:
             embedding, state = self.hidden(embedding, state)
         if self.last is not None:
@@ -130,6 +134,7 @@ def build_encoder(
     patch: int = 4,
     projector: Literal["none", "linear", "mlp"] = "mlp",
     hidden: int = 64,
+    pooled: bool = True,
     key: PRNGKeyArray,
 ) -> Encoder:
     """An encoder for samples of this shape.
@@ -139,6 +144,7 @@ def build_encoder(
         embedding: n; for "vit" without projector it must be `width`.
         width: of the hidden layers; of a convolutional network, channels of the first layer, doubling at each next.
         hidden: units inside an "mlp" projector.
+        pooled: see `Encoder`.
         heads, patch: of the ViT; the patches' side, two frames deep in clips.
 
     Raises:
@@ -168,7 +174,7 @@ def build_encoder(
         last = eqx.nn.Linear(hidden if inner is not None else size, embedding, use_bias=False, key=keys[2])
     elif size != embedding:
         raise ValueError(f"embedding: without a projector it is the trunk's {size}, got {embedding}")
-    return Encoder(trunk, inner, last)
+    return Encoder(trunk, inner, last, pooled)
 
 
 def vit_patch(shape: tuple[int, ...], side: int) -> tuple[int, ...]:

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from ..datasets.base import Split
 from .predictors import LinearPredictor
 from .probes import attentive_accuracy, few_accuracy, frozen_accuracy
 from .recipe import Knobs
@@ -23,8 +22,8 @@ class Spectrum(NamedTuple):
     """Of embeddings f [N, n]: eigenvalues of their covariance, descending, and what follows from them.
 
     rank: RankMe, the exponential of the entropy of the singular values of f (Garrido et al. 2023).
-    participation: (Σλ)²/Σλ². unit_std: root mean square over dimensions of the standard deviation of unit
-    embeddings, times √n: 1 if they are spread evenly, 0 if they are all the same. spread: 1 − ‖E f/‖f‖‖²,
+    participation: (Σλ)²/Σλ². unit_std: mean over dimensions of the standard deviation of unit embeddings,
+    times √n (SimSiam's measure): 1 for evenly spread ones, 0 if they are all the same. spread: 1 − ‖E f/‖f‖‖²,
     their total variance. collapsed: spread below 0.01, or embeddings that vanish or are not finite.
     """
 
@@ -100,16 +99,15 @@ def spectrum(f: Float[Array, "N n"]) -> Spectrum:
     n = f.shape[1]
     centred = f - f.mean(0)
     values = jnp.maximum(jnp.linalg.eigvalsh(centred.T @ centred / f.shape[0])[::-1], 0)
-    singular = jnp.sqrt(jnp.maximum(jnp.linalg.eigvalsh(f.T @ f / f.shape[0]), 0))
+    singular = jnp.linalg.svd(f, compute_uv=False)  # roots of eigenvalues of fᵀf would be wrong below 3e-4 in float32
     share = singular / jnp.maximum(singular.sum(), 1e-30) + 1e-7
     directions = unit(f)
     mean = directions.mean(0)
     spread = 1 - jnp.sum(mean**2)
-    variance = jnp.mean((directions - mean) ** 2)
-    gone = (spread < COLLAPSED) | ~(jnp.sum(f**2, -1).mean() > 1e-10)
+    gone = ~(spread >= COLLAPSED) | ~(jnp.abs(f).max() > 1e-5) | ~jnp.isfinite(f).all()
     return Spectrum(
         values, jnp.exp(-jnp.sum(share * jnp.log(share))), values.sum() ** 2 / jnp.maximum(jnp.sum(values**2), 1e-30),
-        jnp.sqrt(variance * n), spread, gone.astype(f.dtype),
+        jnp.sqrt(n) * directions.std(0).mean(), spread, gone.astype(f.dtype),
     )  # fmt: skip
 
 
@@ -163,7 +161,8 @@ def _probed(program: Program, network: Any, state: State, probe: Probe) -> Probe
     attentive = jnp.full((), jnp.nan)
     if train.ndim == 3:
         attentive = attentive_accuracy(train, probe.labels, test, probe.test_labels, probe.n_classes)
-        train, test, f, g = train.mean(1), test.mean(1), f.mean(1), g.mean(1)
+        train, test = train.mean(1), test.mean(1)
+        f, g = (each.mean(1) if each.ndim == 3 else each for each in (f, g))
     found = frozen_accuracy(train, probe.labels, test, probe.test_labels, probe.n_classes, probe.few)
     embedding = found.few
     if network.encoder.top is not None:

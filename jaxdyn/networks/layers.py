@@ -10,7 +10,11 @@ BATCH, PIXEL = "batch", "pixel"  # the axes over which batch normalisation avera
 
 def batch_norm(size: int, axes: tuple[str, ...] = (BATCH,)) -> eqx.nn.BatchNorm:
     """Batch normalisation over these axes: statistics of the batch in training, running ones in inference mode."""
-    return eqx.nn.BatchNorm(size, axis_name=axes, mode="batch", momentum=0.9, channelwise_affine=True)
+    norm = eqx.nn.BatchNorm(size, axis_name=axes, mode="batch", momentum=0.9, channelwise_affine=True)
+    # equinox starts the running variance at one but divides by 1 − momentum^count as if at zero, which makes it too
+    # large by momentum^count/(1 − momentum^count); from zero the quotient is the weighted mean it should be.
+    start = eqx.nn.StateIndex((jnp.zeros(size), jnp.zeros(size)))
+    return eqx.tree_at(lambda each: each.batch_state_index, norm, start)
 
 
 class Block(eqx.Module):

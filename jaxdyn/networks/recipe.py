@@ -1,4 +1,4 @@
-"""What a training run is: the `Recipe` (its structure, compiled in) and its `Knobs` (numbers, which may differ by run)."""
+"""What a training run is: its `Recipe` (structure, compiled in) and its `Knobs` (numbers, which may differ by run)."""
 
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -14,6 +14,7 @@ from ..datasets.augment import Augmentation
 from .encoders import ENCODERS
 from .predictors import PREDICTORS, RULES
 
+VIEW = Augmentation(shift=1, contrast=0.3, noise=0.1, cutout=3)
 METHODS = ("sg", "ema", "objective", "mixed")
 LOSSES = ("normalised", "euclidean")
 
@@ -52,8 +53,10 @@ class Knobs(NamedTuple):
             number(name, getattr(self, name), low=0, high=1)
         number("epsilon", self.epsilon, low=0)
         number("offset", self.offset)
-        whole_number("every", self.every)
-        return self._replace(predictor_weight_decay=decay)
+        if self.symmetrise not in (0, 1):
+            raise ValueError(f"symmetrise: expected 0 or 1, got {self.symmetrise!r}")
+        plain = self._replace(predictor_weight_decay=decay)
+        return Knobs(*map(float, plain))._replace(every=whole_number("every", self.every))
 
 
 def stacked(knobs: "list[Knobs]") -> Knobs:
@@ -96,7 +99,7 @@ class Recipe:
     ema_schedule: Literal["constant", "cosine"] = "constant"
     batch: int = 128
     steps: int = 2000
-    augmentation: Augmentation = Augmentation(shift=1, contrast=0.3, noise=0.1, cutout=3)
+    augmentation: Augmentation = VIEW
 
     def __post_init__(self):
         one_of("encoder", self.encoder, ENCODERS)
@@ -146,7 +149,8 @@ def optimizers(recipe: Recipe, knobs: Knobs) -> tuple[optax.GradientTransformati
     shape = _schedule(recipe)
 
     def one(lr, decay):
-        rate = optax.scale_by_schedule(lambda count: -lr * shape(count))
+        # optax's schedules are in single precision, whatever the parameters are.
+        rate = optax.scale_by_schedule(lambda count: -lr * jnp.asarray(shape(count), jnp.zeros(()).dtype))
         if recipe.optimizer == "sgd":
             return optax.chain(optax.add_decayed_weights(decay), optax.trace(recipe.momentum), rate)
         return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(decay), rate)
@@ -173,5 +177,5 @@ def teacher_decay(recipe: Recipe, knobs: Knobs, step: Array) -> Any:
 
 
 def moved_average(decay: Any, old: Any, new: Any) -> Any:
-    """decay·old + (1 − decay)·new, leaf by leaf (exactly `new` at decay 0)."""
-    return jax.tree.map(lambda a, b: b + decay * (a - b), old, new)
+    """decay·old + (1 − decay)·new, leaf by leaf (exactly `new` at decay 0, `old` at 1)."""
+    return jax.tree.map(lambda a, b: jnp.where(decay == 1, a, b + decay * (a - b)), old, new)

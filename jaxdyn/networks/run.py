@@ -1,5 +1,6 @@
 """Train: every setting from every seed as one program, measured every few steps, with checkpoints to go on from."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from ..checks import whole_number
-from ..datasets.base import Dataset, to_device
+from ..datasets.base import Dataset, Split, to_device
 from ..provenance import provenance
 from .checkpoint import Checkpoints
 from .instruments import Measured, Probe, Probed, measure
@@ -29,7 +30,7 @@ _PROBED = 2000  # labelled samples that the probes see, at most
 def train(
     dataset: Dataset,
     recipe: Recipe,
-    settings: Knobs | Sequence[Knobs] = (Knobs(),),
+    settings: Knobs | Sequence[Knobs],
     *,
     seeds: int = 5,
     first_seed: int = 0,
@@ -62,7 +63,11 @@ def train(
     Raises:
         ValueError: where recipe, settings and data do not fit together.
     """
-    runs = _Runs(dataset, recipe, [settings] if isinstance(settings, Knobs) else list(settings), seeds, first_seed, shots)
+    if recipe.masked and dataset.is_paired:
+        raise ValueError("masked: masked prediction makes its own pairs, of samples; the data set has given pairs")
+    runs = _Runs(
+        dataset, recipe, [settings] if isinstance(settings, Knobs) else list(settings), seeds, first_seed, shots
+    )
     every = min(whole_number("every", every), recipe.steps)
     times = [*range(0, recipe.steps, every), recipe.steps]
     probed = _probe_times(times, probe_every, runs.probe is not None)
@@ -91,7 +96,27 @@ def _probe_times(times: list[int], probe_every: int | None, has_labels: bool) ->
     ends = {times[0], times[-1]}
     if probe_every is None:
         return ends
-    return ends | {time for time in times if time % whole_number("probe_every", probe_every) == 0}
+    if whole_number("probe_every", probe_every) % (times[1] - times[0]):
+        raise ValueError(f"probe_every: expected a multiple of {times[1] - times[0]}, the steps between measurements")
+    return ends | {time for time in times if time % probe_every == 0}
+
+
+def _probe_rows(split: Split) -> np.ndarray:
+    """Rows that the probes see: all, or a random choice where there are too many (sorted data have all classes)."""
+    if len(split) <= _PROBED:
+        return np.arange(len(split))
+    return np.sort(np.random.default_rng(0).choice(len(split), _PROBED, replace=False))
+
+
+def _digest(dataset: Dataset) -> str:
+    """A fingerprint of all that a training sees of the data."""
+    total = hashlib.blake2b(digest_size=16)
+    for part in (*dataset.train, *dataset.held_out):
+        if part is not None:
+            array = np.ascontiguousarray(part)
+            total.update(f"{array.dtype}{array.shape}".encode())
+            total.update(array.tobytes())
+    return total.hexdigest()
 
 
 class _Runs:
@@ -105,8 +130,8 @@ class _Runs:
         self.program: Program = program_of(recipe, dataset.shape)
         self.settings = [each.checked() for each in settings]
         self.knobs = stacked(self.settings)
-        self.seeds = range(first_seed, first_seed + whole_number("seeds", seeds))
         whole_number("first_seed", first_seed, low=0, high=2**31)
+        self.seeds = range(first_seed, first_seed + whole_number("seeds", seeds))
         self.keys = jax.vmap(jax.random.key)(jnp.asarray(self.seeds))
         self.name, self.shots = dataset.name, shots
         self.data, held_out = to_device(dataset.train), to_device(dataset.held_out)
@@ -115,10 +140,12 @@ class _Runs:
         self.pairs: Batch = jax.vmap(lambda key: draw(self.program, held_out, key, count))(keys)
         self.probe = None
         if dataset.n_classes:
-            labels = np.asarray(dataset.train.labels[:_PROBED])
+            rows, test = _probe_rows(dataset.train), _probe_rows(dataset.held_out)
+            labels = np.asarray(dataset.train.labels)[rows]
             few = jnp.asarray(few_labels(labels, whole_number("shots", shots), 5))
-            self.probe = Probe(self.data.source[:_PROBED], jnp.asarray(labels), held_out.source[:_PROBED],
-                               held_out.labels[:_PROBED], few, dataset.n_classes)  # fmt: skip
+            self.probe = Probe(self.data.source[rows], jnp.asarray(labels), held_out.source[test],
+                               held_out.labels[test], few, dataset.n_classes)  # fmt: skip
+        self.digest = _digest(dataset)
 
     def begin(self) -> State:
         return start(self.program, self.knobs, self.keys, self.data)
@@ -140,7 +167,8 @@ class _Runs:
 
     def fingerprint(self, times: list[int], probed: list[int]) -> dict[str, Any]:
         """What must agree for a checkpoint to be of this run."""
-        return {"data": self.name, "samples": len(self.data), "recipe": repr(self.program.recipe),
+        return {"data": self.name, "digest": self.digest, "precision": str(jnp.zeros(()).dtype),
+                "recipe": repr(self.program.recipe),
                 "settings": [repr(each) for each in self.settings], "seeds": [self.seeds[0], len(self.seeds)],
                 "times": times, "probed": probed, "shots": self.shots}  # fmt: skip
 
@@ -157,7 +185,7 @@ class _Runs:
         coordinates = {"time": ("time", np.array(times), {"units": "step"}), "seed": list(self.seeds)}
         recipe = {key: value for key, value in asdict(self.program.recipe).items() if key != "augmentation"}
         origin = provenance(settings={"data": self.name, **recipe, **asdict(self.program.recipe.augmentation)},
-                            precision="float32", devices=jax.local_devices()[:1])  # fmt: skip
+                            precision=str(jnp.zeros(()).dtype), devices=jax.local_devices()[:1])  # fmt: skip
         return xr.Dataset(variables, coordinates, {"title": "training", "data": self.name} | origin)
 
 
@@ -218,3 +246,31 @@ LONG_NAMES = {
     "increment_predictor": "‖ψ_t − ψ_{t−1}‖, mean since the last time",
     "increment_teacher": "‖ξ_t − ξ_{t−1}‖, mean since the last time",
 }
+
+
+def summary(found: xr.Dataset) -> str:
+    """One line a setting: where training ended, mean ± standard deviation over seeds."""
+    last = found.isel(time=-1)
+    columns = {"E": "energy", "F": "surrogate", "rank": "rank", "spread": "spread", "few labels": "accuracy_few",
+               "embedding": "accuracy_embedding", "all labels": "accuracy_linear",
+               "attentive": "accuracy_attentive"}  # fmt: skip
+    shown = {title: name for title, name in columns.items() if name in last and np.isfinite(last[name]).any()}
+    labels = [str(label) for label in found["label" if "label" in found.coords else "setting"].values]
+    width = max(12, *map(len, labels))
+    lines = [f"{'':{width}}" + "".join(f"{title:>17}" for title in shown) + "   collapsed"]
+    lines.append("-" * len(lines[0]))
+    for place, label in enumerate(labels):
+        row = last.isel(setting=place)
+        cells = []
+        for title, name in shown.items():
+            scale, digits = (100, 1) if name.startswith("accuracy") else (1, 1 if title == "rank" else 3)
+            values = scale * row[name].values
+            spread = f" ± {values.std(ddof=1):.{digits}f}" if len(values) > 1 else ""
+            cells.append(f"{values.mean():.{digits}f}{spread}".rjust(17))
+        gone = int((row["collapsed"] > 0).sum())
+        lines.append(f"{label:{width}}{''.join(cells)}   {gone} of {row.sizes['seed']}")
+    start = found.isel(time=0, setting=0)
+    if "few labels" in shown:
+        lines.append(f"untrained features: few labels {100 * float(start['accuracy_few'].mean()):.1f}, "
+                     f"all labels {100 * float(start['accuracy_linear'].mean()):.1f}")  # fmt: skip
+    return "\n".join(lines)

@@ -1,7 +1,8 @@
 """Training steps: one for a run, `vmap` over seeds and settings, a jitted block of steps for all of them.
 
-Stop gradient is the moving average whose teacher forgets at once, the plain objective has no teacher; so one step serves
-every method. Everything random is a function of (seed, step): a run that goes on from a checkpoint sees the same batches.
+Stop gradient is the moving average whose teacher forgets at once, the plain objective has no teacher; so one step
+serves every method. Everything random is a function of (seed, step): a run that goes on from a checkpoint sees the
+same batches.
 """
 
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from ..datasets.base import Dataset, Split, to_device
 from ..systems.predictors import DirectCopy, DirectPred, LeastSquares
 from .encoders import Encoder, build_encoder, vit_patch
 from .layers import BATCH
-from .predictors import Predictor, build_predictor
+from .predictors import LinearPredictor, Predictor, build_predictor
 from .recipe import Knobs, Recipe, moved_average, optimizers, teacher_decay
 
 
@@ -70,12 +71,15 @@ def build(recipe: Recipe, shape: tuple[int, ...], key: PRNGKeyArray) -> tuple[Ne
     if recipe.encoder == "vit":
         for length, side in zip(shape[:-1], vit_patch(shape, recipe.patch), strict=True):
             tokens *= length // side
+        if recipe.masked and tokens < 4:
+            raise ValueError(f"patch: masked prediction needs at least 4 patches, got {tokens} in samples of {shape}")
 
     def make(key):
         first, second = jax.random.split(key)
         encoder = build_encoder(
             recipe.encoder, shape, recipe.embedding, width=recipe.width, depth=recipe.depth, heads=recipe.heads,
-            patch=recipe.patch, projector=recipe.projector, hidden=recipe.hidden, key=first,
+            patch=recipe.patch, projector=recipe.projector, hidden=recipe.hidden, pooled=not recipe.masked,
+            key=first,
         )  # fmt: skip
         return Network(encoder, build_predictor(recipe.predictor, recipe.embedding, tokens=tokens, key=second))
 
@@ -96,7 +100,7 @@ def initial(program: Program, knobs: Knobs, key: PRNGKeyArray) -> State:
     n = program.recipe.embedding if program.recipe.rule != "gradient" else 0
     zero = jnp.zeros((n, n))
     memory = (first.init(student.encoder), second.init(student.predictor))
-    return State(student, student.encoder, stats, _copied(stats), memory, zero, zero, jnp.zeros((), jnp.int32))
+    return State(student, student.encoder, stats, stats, memory, zero, zero, jnp.zeros((), jnp.int32))
 
 
 def draw(program: Program, data: Split, key: PRNGKeyArray, count: int) -> Batch:
@@ -116,7 +120,7 @@ def visible_tokens(program: Program, key: PRNGKeyArray) -> Bool[Array, " K"]:
     """All but a random block of the patches' plane, half to three quarters of each side, hidden in every frame."""
     patch = vit_patch(program.shape, program.recipe.patch)
     grid = [length // side for length, side in zip(program.shape[:-1], patch, strict=True)]
-    hidden = jnp.ones(grid[:-2] + [1, 1], bool)
+    hidden = jnp.ones([*grid[:-2], 1, 1], bool)
     for axis, length in ((-2, grid[-2]), (-1, grid[-1])):
         key, size_key, start_key = jax.random.split(key, 3)
         size = jax.random.randint(size_key, (), max(1, length // 2), max(2, (3 * length) // 4 + 1))
@@ -175,7 +179,7 @@ def loss(program: Program, student: Any, state: State, knobs: Knobs, batch: Batc
     recipe, network, hidden = program.recipe, program.network(student), batch.visible
     two_way = recipe.both_sides and not recipe.masked
     sources, targets = ([batch.x, batch.y], [batch.y, batch.x]) if two_way else ([batch.x], [batch.y])
-    stats, teacher_stats = state.student_stats, state.teacher_stats
+    stats, teacher_stats = _copied(state.student_stats), _copied(state.teacher_stats)
     correlation, cross, weight = state.correlation, state.cross, None
     fs, vs, own = [], [], []
     for view in sources:
@@ -185,7 +189,7 @@ def loss(program: Program, student: Any, state: State, knobs: Knobs, batch: Batc
         teacher = eqx.combine(state.teacher, program.static.encoder)
         for view in targets:
             _, v, teacher_stats = embed(teacher, teacher_stats, view)
-            vs.append(jax.lax.stop_gradient(v))
+            vs.append(v)  # of weights that are no part of `student`: nothing to stop
     if recipe.has_objective:
         own = fs[::-1]
         if not two_way:
@@ -194,10 +198,11 @@ def loss(program: Program, student: Any, state: State, knobs: Knobs, batch: Batc
     predictor = network.predictor
     if recipe.rule != "gradient":
         correlation, cross, weight = _rule(recipe, state, knobs, fs, vs or own)
+        assert isinstance(predictor, LinearPredictor)  # `Recipe` saw to it
         chosen = jnp.where(state.step % knobs.every == 0, weight, predictor.weight)
         predictor = eqx.tree_at(lambda p: p.weight, predictor, chosen)
     share = {"objective": 1.0, "mixed": knobs.objective_share}.get(recipe.method, 0.0)
-    value = 0.0
+    value = jnp.zeros(())
     for i, f in enumerate(fs):
         u, stats = predict(predictor, stats, f, hidden)
         if recipe.has_teacher:
@@ -271,7 +276,7 @@ def _distance(new: Any, old: Any) -> Array:
 
 
 @eqx.filter_jit
-def start(program: Program, knobs: Knobs, keys: PRNGKeyArray, data: Split) -> State:
+def start(program: Program, knobs: Knobs, keys: Any, data: Split) -> State:
     """States [seeds, settings] of runs: every setting of a seed starts from the same weights and statistics."""
 
     def one(key):
@@ -284,7 +289,7 @@ def start(program: Program, knobs: Knobs, keys: PRNGKeyArray, data: Split) -> St
 def _settled(program: Program, state: State, knobs: Knobs, batch: Batch) -> State:
     """The start with batch statistics of a batch, so that it can be measured before the first step."""
     _, after = loss(program, state.student, state, knobs, batch)  # the teacher is the student here
-    return state._replace(student_stats=after.student_stats, teacher_stats=_copied(after.student_stats))
+    return state._replace(student_stats=after.student_stats, teacher_stats=after.student_stats)
 
 
 def _copied(stats: Any) -> Any:
@@ -294,9 +299,7 @@ def _copied(stats: Any) -> Any:
 
 
 @eqx.filter_jit
-def advance(
-    program: Program, states: State, knobs: Knobs, keys: PRNGKeyArray, data: Split, count: int
-) -> tuple[State, Moved]:
+def advance(program: Program, states: State, knobs: Knobs, keys: Any, data: Split, count: int) -> tuple[State, Moved]:
     """`count` steps of all runs [seeds, settings]; every setting of a seed sees the same batches.
 
     Returns:

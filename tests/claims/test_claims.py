@@ -30,6 +30,10 @@ EXPECTED = {
     **dict.fromkeys(["T-14", "T-D2"], Verdict.CONTRADICTED),
 }
 
+# Minutes of training each; tests/experiments/test_ablations.py judges them on short runs and on made-up numbers.
+TRAINED = {f"T-Tbl{number}" for number in (1, 2, 3, 6, 7, 8, 9)} | {"T-Tbl5-networks", "T-Fig2", "T-Fig6"}
+TRAINED |= {"T-Fig6-patches", "P-Fig2", "P-3.1", "P-3.2-networks", "P-4.3-networks"}
+
 
 @pytest.mark.slow  # flows and trials of every claim, about two minutes in all
 @pytest.mark.parametrize("id", EXPECTED)
@@ -41,7 +45,7 @@ def test_claims_hold(id):
 
 
 def test_the_registry_is_complete():
-    assert set(EXPECTED) == set(CLAIMS)
+    assert set(EXPECTED) | TRAINED == set(CLAIMS)
     for id, entry in CLAIMS.items():
         assert isinstance(entry, Claim)
         assert entry.id == id

@@ -63,6 +63,20 @@ def lines(text):
         (["threshold", "--n", "0"], "n: expected a whole number >= 1, got 0"),
         (["figures", "T-99"], "ids: unknown figure 't-99'; there are P-trajectories"),
         (["trials", "--dtype", "float32"], "tolerance: float32 cannot resolve 1e-07"),
+        (["train", "nowhere.npz"], "nowhere.npz: no such file"),
+        (["train", "digit"], "data: unknown data set 'digit'"),
+        (["train", "cifar10:nowhere"], "nowhere: no such folder"),
+        (["train", "--seeds", "0"], "seeds: expected a whole number >= 1, got 0"),
+        (["train", "--lr", "0"], "lr: expected a number > 0, got 0"),
+        (["train", "--ema-decay", "0.9", "1.5"], "ema_decay: expected a number in [0, 1], got 1.5"),
+        (["train", "--rule", "directpred", "--predictor", "mlp"], "rule: directpred sets a linear predictor"),
+        (["train", "--cutout", "9"], "cutout: expected less than the image's side 8, got 9"),
+        (["train", "--encoder", "resnet"], "resnet"),
+        (["ablate", "T-Tbl99"], "tables: unknown table 't-tbl99'; there are T-Tbl1"),
+        (["ablate", "--seeds", "1"], "seeds: expected a whole number >= 2, got 1"),
+        (["diagnose", "--dim", "0"], "dim: expected a whole number >= 1, got 0"),
+        (["diagnose", "--dim", "65"], "m: expected at most 61"),
+        (["diagnose", "digits", "--weight-decay", "0"], "weight_decay: expected a number > 0, got 0"),
         (["claims", "--only", "P-9.9"], "only: unknown claim 'P-9.9'; the registry has P-"),
     ],
 )
@@ -131,7 +145,7 @@ def test_help_and_version_come_without_jax():
     )
 
 
-@pytest.mark.parametrize("command", ["trials", "flow", "claims", "figures"])
+@pytest.mark.parametrize("command", ["trials", "flow", "claims", "figures", "train", "ablate", "diagnose"])
 def test_every_command_explains_its_options(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
@@ -293,3 +307,48 @@ def test_threshold_at_m_1_is_the_closed_form(tmp_path, capsys):
     assert float(row[1]) == pytest.approx(0.6**2 / 8, rel=1e-7)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"settings.toml", "threshold.nc", "threshold.pdf", "threshold.png"}
+
+
+@pytest.mark.slow  # compiles a training, twice: the second time from the first one's settings file
+def test_train_writes_and_its_settings_repeat_it(tmp_path, capsys):
+    few = ["--steps", "12", "--measure-every", "6", "--encoder", "mlp", "--width", "8", "--depth", "1", "--seeds", "2"]
+    arguments = ["train", "digits", *few, "--ema-decay", "0", "0.9", "--epsilon", "0.1", "--rule", "directpred"]
+    assert main([*arguments, "--out", str(tmp_path / "a"), "--checkpoint", str(tmp_path / "state")]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    for words in ("ema_decay 0 ", "ema_decay 0.9", "few labels", "untrained features", "0 of 2"):
+        assert words in captured.out
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"train.nc", "settings.toml", "train.pdf", "train.png"}
+    with xr.open_dataset(tmp_path / "a" / "train.nc") as first:
+        assert first.sizes["setting"] == 2
+        assert first["label"].values.tolist() == ["ema_decay 0", "ema_decay 0.9"]
+        assert main(["train", "--config", str(tmp_path / "a" / "settings.toml"), "--out", str(tmp_path / "b")]) == 0
+        with xr.open_dataset(tmp_path / "b" / "train.nc") as second:
+            np.testing.assert_array_equal(first["energy"], second["energy"])
+
+
+def test_diagnose_on_the_users_views(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(2000, 3)) * [1.0, 0.7, 0.2]
+    np.savez(
+        tmp_path / "views.npz", x=shared + 0.3 * rng.normal(size=(2000, 3)), y=shared + 0.3 * rng.normal(size=(2000, 3))
+    )
+    arguments = ["diagnose", str(tmp_path / "views.npz"), "--dim", "2", "--t1", "60", "--weight-decay", "0.05"]
+    assert (
+        main([*arguments, "--trials", "50", "--resamples", "20", "--seeds", "2", "--out", str(tmp_path / "out")]) == 0
+    )
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "prediction: 2 of 2 modes live" in captured.out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "diagnose.nc", "settings.toml", "diagnose.pdf", "diagnose.png"
+    }  # fmt: skip
+
+
+@pytest.mark.slow  # two training programs to compile
+def test_ablate_prints_a_table_and_draws_it(tmp_path, capsys):
+    assert main(["ablate", "t-fig2", "--fast", "--out", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "T-Fig2: spectra, alignment and symmetry over training [T Figure 2]" in text
+    assert "74.51 ± 0.47" in text
+    assert {path.name for path in tmp_path.iterdir()} == {"t-fig2.nc", "t-fig2.pdf", "t-fig2.png", "settings.toml"}

@@ -1,0 +1,180 @@
+"""`jaxdyn train`: train small self-supervised networks on real images, several settings and seeds at once."""
+
+import itertools
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from ..checks import whole_number
+from ..storage import check_folder, save_dataset, save_figure, save_settings, staged
+from .progress import progress_to
+from .settings import as_toml, read_settings
+
+_KNOBS = ("lr", "predictor_lr_ratio", "weight_decay", "predictor_weight_decay", "ema_decay", "objective_share",
+          "symmetrise", "epsilon", "offset", "memory", "every")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Train encoder and predictor on pairs of views, measured along the way.
+
+    Options that take several values are combined: each combination is a setting, and all settings and seeds train
+    as one program. Prints where they end, and writes the measurements, the settings and a figure.
+    """
+
+    data: Annotated[str, tyro.conf.Positional] = "digits"
+    """"digits", "patches", "clips", "cifar10:FOLDER", "stl10:FOLDER", or an .npz file with images (and labels) or
+    views x and y."""
+    encoder: Literal["linear", "mlp", "conv", "vit"] = "conv"
+    """The trunk whose features are probed."""
+    width: int = 16
+    """Hidden units; of conv, channels of the first layer."""
+    depth: int = 2
+    """Layers of the trunk."""
+    heads: int = 4
+    """Attention heads of vit."""
+    patch: int = 4
+    """Side of vit's patches, in pixels."""
+    projector: Literal["none", "linear", "mlp"] = "mlp"
+    """From features to the embedding."""
+    hidden: int = 64
+    """Units inside an mlp projector."""
+    embedding: int = 32
+    """Dimension n of the embedding."""
+    predictor: Literal["none", "linear", "linear_bias", "mlp", "mlp_bias", "vit"] = "linear"
+    """From one view's embedding to the other's."""
+    rule: Literal["gradient", "directpred", "directpred_released", "directcopy", "least_squares"] = "gradient"
+    """How a linear predictor is set."""
+    method: Literal["sg", "ema", "objective", "mixed"] = "ema"
+    """Stop gradient, moving average, plain objective, or a mixture of objective and moving average."""
+    loss: Literal["normalised", "euclidean"] = "normalised"
+    """Half the squared distance of unit vectors, or of the vectors themselves."""
+    both_sides: bool = True
+    """Whether each view predicts the other."""
+    masked: bool = False
+    """Predict hidden patches from visible ones (encoder and predictor vit, projector none)."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum, or AdamW."""
+    momentum: float = 0.9
+    """Of SGD."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """Of the learning rate."""
+    warmup: float = 0.0
+    """Share of the steps in which the learning rate rises from 0."""
+    ema_schedule: Literal["constant", "cosine"] = "constant"
+    """Of the teacher's decay; cosine brings it to 1."""
+    batch: int = 64
+    """Samples of a step."""
+    steps: int = 1000
+    """Training steps."""
+    lr: tuple[float, ...] = (0.3,)
+    """Learning rates of the encoder."""
+    predictor_lr_ratio: tuple[float, ...] = (1.0,)
+    """α_p, learning rate of the predictor over that of the encoder."""
+    weight_decay: tuple[float, ...] = (0.002,)
+    """η_s; of the predictor, too, unless that is given."""
+    predictor_weight_decay: tuple[float, ...] = ()
+    """η_p, per unit of the encoder's learning rate."""
+    ema_decay: tuple[float, ...] = (0.99,)
+    """α of the teacher, per step."""
+    objective_share: tuple[float, ...] = (0.0,)
+    """Of method mixed: the weight of the plain objective."""
+    symmetrise: tuple[int, ...] = (0,)
+    """1: make the predictor symmetric after each step."""
+    epsilon: tuple[float, ...] = (0.0,)
+    """ε of DirectPred and DirectCopy."""
+    offset: tuple[float, ...] = (0.0,)
+    """c of DirectPred's offset."""
+    memory: tuple[float, ...] = (0.3,)
+    """ρ, memory of a rule's correlations."""
+    every: tuple[int, ...] = (1,)
+    """Steps between two settings of the predictor by a rule."""
+    crop: float = 1.0
+    """Views: smallest side of the random crop, as a share of the image's."""
+    shift: int = 1
+    """Views: largest shift, in pixels."""
+    flip: bool = False
+    """Views: mirror left and right."""
+    contrast: float = 0.3
+    """Views: contrast factors from 1 − contrast to 1 + contrast."""
+    brightness: float = 0.0
+    """Views: brightness added, up to this either way."""
+    noise: float = 0.1
+    """Views: standard deviation of pixel noise."""
+    cutout: int = 3
+    """Views: side of a square hole, in pixels."""
+    seeds: int = 2
+    """Random starts of each setting."""
+    seed: int = 0
+    """The first seed."""
+    measure_every: int = 100
+    """Steps between two measurements."""
+    probe_every: int | None = None
+    """Steps between two probes of the frozen features; default: at the start and the end."""
+    shots: int = 5
+    """Labels a class for the few-label probe."""
+    checkpoint: Path | None = None
+    """Folder to keep the last state in; the same command goes on from there after a kill."""
+    out: Path = Path("results/train")
+    """Folder for the data, the settings and the figure."""
+    config: Path | None = None
+    """A TOML file with any of these settings; the command line overrides it."""
+
+    def __post_init__(self):
+        whole_number("seeds", self.seeds)
+        whole_number("seed", self.seed, low=0, high=2**31)
+        whole_number("measure_every", self.measure_every)
+        for name in _KNOBS:
+            if name != "predictor_weight_decay" and not getattr(self, name):
+                raise ValueError(f"{name}: expected at least one value")
+
+
+def main(arguments: list[str]) -> int:
+    settings = read_settings(Settings, "train", arguments)
+    folder = check_folder(settings.out)
+    began = time.perf_counter()
+
+    from ..datasets import load_dataset
+    from ..networks.run import summary, train
+    from ..plotting.style import figure
+    from ..plotting.training import training_panels
+
+    recipe, knobs, names = _recipe(settings)
+    dataset = load_dataset(settings.data)
+    with progress_to(recipe.steps, "training") as report:
+        found = train(
+            dataset, recipe, knobs, seeds=settings.seeds, first_seed=settings.seed, every=settings.measure_every,
+            probe_every=settings.probe_every, shots=settings.shots, checkpoint=settings.checkpoint,
+            progress=lambda at, of: report(at),
+        )  # fmt: skip
+    found = found.assign_coords(label=("setting", names))
+    with staged(folder) as stage:
+        written = [save_dataset(found, stage / "train.nc"), save_settings(as_toml(settings), stage / "settings.toml")]
+        with figure(2, 3, height=4.6) as (fig, axes):
+            training_panels(axes, found)
+            written += save_figure(fig, stage / "train")
+    print(f"{settings.method} on {settings.data}: {settings.encoder} encoder, {settings.predictor} predictor, "
+          f"{recipe.steps} steps, {settings.seeds} seeds, mean ± std\n")  # fmt: skip
+    print(summary(found))
+    print(f"\nwrote {', '.join(path.name for path in written)} to {folder} in {time.perf_counter() - began:.1f} s")
+    return 0
+
+
+def _recipe(settings: Settings) -> tuple[Any, list[Any], list[str]]:
+    """The recipe, the knobs of every setting, and what tells the settings apart."""
+    import dataclasses
+
+    from ..datasets import Augmentation
+    from ..networks.recipe import Knobs, Recipe
+
+    view = Augmentation(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Augmentation)})
+    named = {field.name for field in dataclasses.fields(Recipe)} - {"augmentation"}
+    recipe = Recipe(**{name: getattr(settings, name) for name in named}, augmentation=view)
+    values = [getattr(settings, name) or (None,) for name in _KNOBS]
+    knobs = [Knobs(**dict(zip(_KNOBS, each, strict=True))).checked() for each in itertools.product(*values)]
+    several = [name for name, each in zip(_KNOBS, values, strict=True) if len(each) > 1]
+    labels = [", ".join(f"{name} {getattr(each, name):g}" for name in several) or settings.method for each in knobs]
+    return recipe, knobs, labels
