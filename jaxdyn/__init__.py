@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from .ensemble.trials import Outcome as Outcome
     from .ensemble.trials import run_trials as run_trials
     from .moments import Moments as Moments
+    from .networks.recipe import Knobs as Knobs
+    from .networks.recipe import Recipe as Recipe
+    from .networks.run import train as train
     from .solve.descent import Descent as Descent
     from .solve.descent import descend as descend
     from .solve.flow import Trajectory as Trajectory
@@ -38,12 +41,14 @@ _HOME = {
     "Descent": "solve.descent",
     "Ensemble": "ensemble.solve",
     "Equilibria": "analysis.equilibria.listing",
+    "Knobs": "networks.recipe",
     "Law": "ensemble.laws",
     "Moments": "moments",
     "MovingAverage": "systems.siamese",
     "Objective": "systems.siamese",
     "Outcome": "ensemble.trials",
     "Protocol": "ensemble.protocol",
+    "Recipe": "networks.recipe",
     "Status": "status",
     "StopGradient": "systems.siamese",
     "Trajectory": "solve.flow",
@@ -59,6 +64,7 @@ _HOME = {
     "run_ensemble": "ensemble.solve",
     "run_trials": "ensemble.trials",
     "stability": "analysis.stability",
+    "train": "networks.run",
 }
 
 __all__ = ["__version__", *_HOME]

@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_python_example_runs():
-    code, _, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[0]
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     share = float(done.stdout.rsplit(":", 1)[1])
@@ -23,7 +23,7 @@ def test_the_python_example_runs():
 
 
 def test_the_equilibria_example_prints_what_is_shown():
-    _, code, _ = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1]
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     stated = README.split("<!-- equilibria -->")[1].split("<!-- end of equilibria -->")[0]
@@ -31,10 +31,17 @@ def test_the_equilibria_example_prints_what_is_shown():
 
 
 def test_the_ensemble_example_runs():
-    _, _, code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[2]
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "-6.4506" in done.stdout
+
+
+def test_the_training_example_runs():
+    code = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[3]
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "effective rank" in done.stdout
 
 
 def test_claims_are_listed_with_their_verdicts():

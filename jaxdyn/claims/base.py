@@ -19,6 +19,7 @@ class Verdict(enum.StrEnum):
     WITHIN_FAMILY = "reproduced within a stated family"
     CONTRADICTED = "contradicted"
     NOT_TESTABLE = "not testable here"
+    PARTLY_SEEN = "seen in part at this scale"
     NOT_SEEN = "not seen at this scale"
 
 

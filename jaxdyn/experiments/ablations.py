@@ -232,8 +232,10 @@ def run_tables(
     done = 0
     runs: dict[tuple[_Job, Knobs], xr.Dataset] = {}
     for job, knobs in jobs.items():
-        dataset, every = load_dataset(job.data), max(1, job.recipe.steps // _POINTS)
-        probe_every = every * (_POINTS // job.probes) if dataset.n_classes else None
+        # A short run is measured only when it is probed: that spares a program to compile.
+        points = job.probes if fast else _POINTS
+        dataset, every = load_dataset(job.data), max(1, job.recipe.steps // points)
+        probe_every = every * (points // job.probes) if dataset.n_classes else None
         for chunk in _chunks(list(knobs)):
             weight = len(chunk) * seeds
             report = None

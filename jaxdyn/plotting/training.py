@@ -35,11 +35,10 @@ def training_panels(axes: Sequence[Axes], found: xr.Dataset) -> None:
 
 def energies(ax: Axes, found: xr.Dataset, time: np.ndarray, labels: Sequence[str]) -> None:
     """E (solid) and F (dashed) on held-out pairs."""
-    lines_with_bands(ax, found, time, "energy", labels)
-    lines_with_bands(ax, found, time, "surrogate", labels, style="--", named=False)
+    log = bool((found["energy"] > 0).all())
+    lines_with_bands(ax, found, time, "energy", labels, log=log)
+    lines_with_bands(ax, found, time, "surrogate", labels, style="--", named=False, log=log)
     ax.set_title("E, F (dashed), held out")
-    if float(found["energy"].min()) > 0:
-        ax.set_yscale("log")
 
 
 def increments(ax: Axes, found: xr.Dataset, time: np.ndarray, labels: Sequence[str]) -> None:
@@ -48,8 +47,8 @@ def increments(ax: Axes, found: xr.Dataset, time: np.ndarray, labels: Sequence[s
         part = found[f"increment_{name}"].isel(time=slice(1, None))
         if float(part.max()) > 0:
             subset = found.isel(time=slice(1, None))
-            lines_with_bands(ax, subset, time[1:], f"increment_{name}", labels, style=style, named=False)
-    ax.set(title="increments: θ, ψ (dashed), ξ (dotted)", yscale="log")
+            lines_with_bands(ax, subset, time[1:], f"increment_{name}", labels, style=style, named=False, log=True)
+    ax.set_title("increments: θ, ψ (dashed), ξ (dotted)")
 
 
 def accuracies(ax: Axes, found: xr.Dataset, time: np.ndarray, labels: Sequence[str], name: str = "") -> None:
@@ -69,14 +68,19 @@ def accuracies(ax: Axes, found: xr.Dataset, time: np.ndarray, labels: Sequence[s
 
 def lines_with_bands(
     ax: Axes, found: xr.Dataset, time: np.ndarray, name: str, labels: Sequence[str], *, style: str = "-",
-    marker: str | None = None, named: bool = True,
+    marker: str | None = None, named: bool = True, log: bool = False,
 ) -> None:  # fmt: skip
-    """Mean over seeds, one line a setting, with a band of one standard deviation."""
+    """Mean over seeds, one line a setting, with a band of one standard deviation; geometric ones if `log`."""
     values = found[name].transpose("setting", "seed", "time").values
+    if log:
+        values = np.log(np.maximum(values, 1e-12))
+    back = np.exp if log else np.asarray
     for each, label, colour in zip(values, labels, _cycle(len(labels)), strict=True):
         mean, spread = each.mean(0), each.std(0)
-        ax.plot(time, mean, style, color=colour, marker=marker, ms=2.5, label=label if named else None)
-        ax.fill_between(time, mean - spread, mean + spread, color=colour, alpha=0.15, lw=0)
+        ax.plot(time, back(mean), style, color=colour, marker=marker, ms=2.5, label=label if named else None)
+        ax.fill_between(time, back(mean - spread), back(mean + spread), color=colour, alpha=0.15, lw=0)
+    if log:
+        ax.set_yscale("log")
     if named and len(labels) > 1:
         ax.legend()
 

@@ -35,7 +35,7 @@ def test_every_table_runs_fast_and_is_judged(fast, monkeypatch):
     for id in [*TABLES, "P-3.1", "P-4.3-networks"]:
         if id != "P-collapse":
             evidence = CLAIMS["T-Tbl5-networks" if id == "T-Tbl5" else id].compute(True)
-            assert evidence.verdict in (Verdict.REPRODUCED, Verdict.NOT_SEEN)
+            assert evidence.verdict in (Verdict.REPRODUCED, Verdict.PARTLY_SEEN, Verdict.NOT_SEEN)
             assert "directions seen" in evidence.computed
 
 
@@ -84,7 +84,7 @@ def test_verdicts_follow_from_the_numbers(claim, table, accuracy, monkeypatch):
     assert evidence.verdict == Verdict.REPRODUCED, evidence
     monkeypatch.setattr(trained, "_table", lambda id, quick: _made_up(table, lambda cell: 1 - accuracy(cell)))
     evidence = CLAIMS[claim].compute(False)
-    assert evidence.verdict == Verdict.NOT_SEEN
+    assert evidence.verdict != Verdict.REPRODUCED
     assert "reversed" in str(evidence.numbers)
     monkeypatch.setattr(trained, "_table", lambda id, quick: _made_up(table, lambda cell: 0.5))
     assert CLAIMS[claim].compute(False).verdict == Verdict.NOT_SEEN

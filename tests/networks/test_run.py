@@ -89,7 +89,8 @@ train(few_digits(), SMALL.with_(steps=4000), SETTINGS, seeds=2, every=2, checkpo
 @pytest.mark.slow  # a process of its own, killed at no particular moment
 def test_a_killed_process_leaves_a_whole_state(tmp_path):
     tests = os.path.dirname(os.path.dirname(__file__))
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, tests, str(tmp_path / "state")])
+    arguments = [sys.executable, "-c", SCRIPT, tests, str(tmp_path / "state")]
+    process = subprocess.Popen(arguments, env=os.environ | {"JAX_ENABLE_X64": "true"})
     for _ in range(600):
         time.sleep(0.2)
         if (tmp_path / "state" / "000003").exists() or process.poll() is not None:
