@@ -303,8 +303,8 @@ def not_a_gradient(fast: bool) -> Evidence:
         single = jax.tree.map(lambda leaf: leaf[:, 0], states)
         defect = jax.jit(lambda s, k, one=one: jax.lax.map(lambda pair: one(*pair), (s, k)))(single, keys)
         defects[method] = np.asarray(defect.value)
-        numbers[f"{method}: ‖J − Jᵀ‖/‖J‖"] = [round(float(value), 5) for value in defect.value]
-        numbers[f"{method}: largest standard error"] = round(float(np.max(defect.standard_error)), 5)
+        numbers[f"{method}: ‖J − Jᵀ‖/‖J‖"] = [float(f"{value:.3g}") for value in defect.value]
+        numbers[f"{method}: largest standard error"] = float(f"{np.max(defect.standard_error):.2g}")
     for method in ("sg", "ema"):
         # A hundred times what rounding in single precision leaves of the objective's symmetric Jacobian.
         found[f"{method}: far from a gradient"] = direction(defects[method], 100 * defects["objective"])

@@ -252,7 +252,8 @@ def run_tables(
 
 def _job(table: Table, cell: Cell, fast: bool, data: str | None) -> _Job:
     steps = (FAST_STEPS if fast else table.base.steps) * table.length
-    return _Job(data or table.data, table.base.with_(**cell.recipe, steps=steps), table.probes)
+    probes = min(table.probes, 2) if fast and table.length == 1 else table.probes
+    return _Job(data or table.data, table.base.with_(**cell.recipe, steps=steps), probes)
 
 
 def _padded(count: int) -> int:

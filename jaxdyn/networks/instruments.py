@@ -137,16 +137,19 @@ def measure(program: Program, state: State, knobs: Knobs, pairs: Batch, probe: P
     recipe = program.recipe
     network, teacher = program.network(state.student), eqx.combine(state.teacher, program.static.encoder)
     network, teacher = eqx.nn.inference_mode(network), eqx.nn.inference_mode(teacher)
-    energy = surrogate = jnp.zeros(())
-    sides = [(pairs.x, pairs.y), (pairs.y, pairs.x)][: 2 if recipe.both_sides and not recipe.masked else 1]
-    for x, y in sides:
-        _, f, _ = embed(network.encoder, state.student_stats, x, pairs.visible)
-        u, _ = predict(network.predictor, state.student_stats, f, pairs.visible)
-        _, own, _ = embed(network.encoder, state.student_stats, y)
-        _, v, _ = embed(teacher, state.teacher_stats, y)
-        energy += discrepancy(recipe, u, own, pairs.visible) / len(sides)
-        surrogate += discrepancy(recipe, u, v if recipe.has_teacher else own, pairs.visible) / len(sides)
-    _, f, _ = embed(network.encoder, state.student_stats, pairs.x)
+    two_way = recipe.both_sides and not recipe.masked
+    views = jnp.stack([pairs.x, pairs.y])
+    seen = jax.vmap(lambda v: embed(network.encoder, state.student_stats, v)[1])(views)
+    own = seen[::-1]
+    goal = jax.vmap(lambda v: embed(teacher, state.teacher_stats, v)[1])(views)[::-1] if recipe.has_teacher else own
+    if pairs.visible is not None:
+        seen = embed(network.encoder, state.student_stats, pairs.x, pairs.visible)[1][None]
+    u = jax.vmap(lambda f: predict(network.predictor, state.student_stats, f, pairs.visible)[0])(seen)
+    differ = jax.vmap(lambda a, b: discrepancy(recipe, a, b, pairs.visible))
+    sides = 2 if two_way else 1
+    energy = differ(u[:sides], own[:sides]).mean()
+    surrogate = differ(u[:sides], goal[:sides]).mean()
+    f = seen[0]
     f = f.mean(1) if f.ndim == 3 else f
     linear = isinstance(network.predictor, LinearPredictor)
     aligned = alignment(f, network.predictor.weight if linear else None, network.encoder.top, knobs.predictor_lr_ratio)

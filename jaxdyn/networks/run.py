@@ -19,7 +19,7 @@ from .checkpoint import Checkpoints
 from .instruments import Measured, Probe, Probed, measure
 from .probes import few_labels
 from .recipe import Knobs, Recipe, stacked
-from .training import Batch, Program, State, advance, draw, program_of, start
+from .training import Batch, Program, State, advance, draw_many, program_of, start
 
 Progress = Callable[[int, int], None]
 
@@ -137,7 +137,7 @@ class _Runs:
         self.data, held_out = to_device(dataset.train), to_device(dataset.held_out)
         keys = jax.vmap(lambda key: jax.random.fold_in(key, 2**31 - 1))(self.keys)
         count = min(_PAIRS, 2 * len(held_out))
-        self.pairs: Batch = jax.vmap(lambda key: draw(self.program, held_out, key, count))(keys)
+        self.pairs = draw_many(self.program, held_out, keys, count)
         self.probe = None
         if dataset.n_classes:
             rows, test = _probe_rows(dataset.train), _probe_rows(dataset.held_out)

@@ -88,13 +88,14 @@ def build(recipe: Recipe, shape: tuple[int, ...], key: PRNGKeyArray) -> tuple[Ne
 
 def program_of(recipe: Recipe, shape: tuple[int, ...]) -> Program:
     """The recipe's program; ValueError where the recipe and the samples do not fit together."""
-    network, _ = build(recipe, shape, jax.random.key(0))
-    return Program(recipe, shape, eqx.partition(network, eqx.is_inexact_array)[1])
+    network, _ = eqx.filter_eval_shape(lambda key: build(recipe, shape, key), jax.random.key(0))
+    return Program(recipe, shape, eqx.filter(network, lambda leaf: not isinstance(leaf, jax.ShapeDtypeStruct)))
 
 
 def initial(program: Program, knobs: Knobs, key: PRNGKeyArray) -> State:
     """The start of a run: random student, the teacher its copy, statistics and momenta at zero."""
-    network, stats = build(program.recipe, program.shape, key)
+    # Step t draws its batch from fold_in(key, t): the weights must come from a key of their own.
+    network, stats = build(program.recipe, program.shape, jax.random.fold_in(key, 2**31 - 4))
     student = eqx.filter(network, eqx.is_inexact_array)
     first, second = optimizers(program.recipe, knobs)
     n = program.recipe.embedding if program.recipe.rule != "gradient" else 0
@@ -114,6 +115,12 @@ def draw(program: Program, data: Split, key: PRNGKeyArray, count: int) -> Batch:
         return Batch(x, x, visible)
     partner = data.source if data.target is None else data.target
     return Batch(x, augment(jax.random.split(right, count), partner[rows]), None)
+
+
+@eqx.filter_jit
+def draw_many(program: Program, data: Split, keys: Any, count: int) -> Batch:
+    """A batch for each key, [seeds, count, …]."""
+    return jax.vmap(lambda key: draw(program, data, key, count))(keys)
 
 
 def visible_tokens(program: Program, key: PRNGKeyArray) -> Bool[Array, " K"]:
@@ -281,15 +288,17 @@ def start(program: Program, knobs: Knobs, keys: Any, data: Split) -> State:
 
     def one(key):
         batch = draw(program, data, jax.random.fold_in(key, 2**31 - 2), program.recipe.batch)
-        return jax.vmap(lambda k: _settled(program, initial(program, k, key), k, batch))(knobs)
+        return jax.vmap(lambda k: _settled(program, initial(program, k, key), batch))(knobs)
 
     return jax.vmap(one)(keys)
 
 
-def _settled(program: Program, state: State, knobs: Knobs, batch: Batch) -> State:
-    """The start with batch statistics of a batch, so that it can be measured before the first step."""
-    _, after = loss(program, state.student, state, knobs, batch)  # the teacher is the student here
-    return state._replace(student_stats=after.student_stats, teacher_stats=after.student_stats)
+def _settled(program: Program, state: State, batch: Batch) -> State:
+    """The start with the statistics of a batch, so that it can be measured before the first step."""
+    network = program.network(state.student)
+    _, f, stats = embed(network.encoder, state.student_stats, batch.x, batch.visible)
+    _, stats = predict(network.predictor, stats, f, batch.visible)
+    return state._replace(student_stats=stats, teacher_stats=stats)
 
 
 def _copied(stats: Any) -> Any:
