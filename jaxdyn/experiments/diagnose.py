@@ -15,6 +15,7 @@ from ..analysis.equilibria.equations import decay_bound
 from ..analysis.invariants import gram
 from ..analysis.modal import mode_fates, modes_of, settled_spectrum
 from ..analysis.stability import Verdict, stability
+from ..arrays import in_float64
 from ..checks import number, one_of, whole_number
 from ..datasets import Augmentation, Dataset
 from ..ensemble.intervals import wilson
@@ -116,6 +117,7 @@ def pairs_of(dataset: Dataset, dim: int, augmentation: Augmentation, key: Any) -
     return Pairs(*sides)
 
 
+@in_float64
 def diagnose(
     dataset: Dataset,
     setup: Setup,
@@ -125,13 +127,13 @@ def diagnose(
 ) -> xr.Dataset:
     """Predict what a linear set-up learns from these views, mode by mode, and compare with training on minibatches.
 
-    Call it under `jax.enable_x64(True)`.
+    Computed in float64, whatever the setting outside.
 
     Returns:
         Dataset over `mode` (descending threshold), `seed` and `step`: bootstrapped ρ, τ and thresholds; the
         uncoupled prediction `predicted_alone` and the coupled `predicted`, eigenvalues of S; `trained` [seed, mode];
-        `followed` [seed, mode], the procedure on exact moments from the same starts; relative errors; shares of random
-        starts by the number of modes that stay alive.
+        `followed` [seed, mode], the procedure on exact moments from the same starts; `survivors`, random starts by the
+        number of modes that stay alive. See `errors` and `report`.
     """
     tell = progress or (lambda words: None)
     tell("moments")
