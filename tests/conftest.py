@@ -3,6 +3,8 @@
 import jax
 import pytest
 
+from jaxdyn.memory import forget_programs
+
 jax.config.update("jax_num_cpu_devices", 4)
 
 
@@ -10,3 +12,10 @@ jax.config.update("jax_num_cpu_devices", 4)
 def _float64():
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _few_compiled_programs():
+    """A worker runs hundreds of tests, each with programs of its own."""
+    yield
+    forget_programs()

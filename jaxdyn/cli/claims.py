@@ -28,6 +28,7 @@ def main(arguments: list[str]) -> int:
     settings = read_settings(Settings, "claims", arguments)
 
     from ..claims import CLAIMS
+    from ..memory import forget_programs
 
     unknown = [name for name in settings.only if name not in CLAIMS]
     if unknown:
@@ -38,6 +39,7 @@ def main(arguments: list[str]) -> int:
         if sys.stderr.isatty():
             print(f"computing {claim.id} …", end="\r", file=sys.stderr, flush=True)
         evidence = claim.compute(settings.fast)
+        forget_programs()
         if sys.stderr.isatty():
             print(" " * 40, end="\r", file=sys.stderr, flush=True)
         verdicts.append((claim, evidence.verdict))

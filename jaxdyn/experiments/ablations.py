@@ -14,6 +14,7 @@ import xarray as xr
 
 from ..checks import whole_number
 from ..datasets import Augmentation, load_dataset
+from ..memory import forget_programs
 from ..networks.recipe import Knobs, Recipe
 from ..networks.run import train
 
@@ -247,6 +248,7 @@ def run_tables(
             for place, setting in enumerate(chunk):
                 runs[job, setting] = found.isel(setting=place)
             done += weight * job.recipe.steps
+        forget_programs()
     return {table.id: _joined(table, runs, fast, data) for table in tables}
 
 

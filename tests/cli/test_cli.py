@@ -343,12 +343,3 @@ def test_diagnose_on_the_users_views(tmp_path, capsys):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "diagnose.nc", "settings.toml", "diagnose.pdf", "diagnose.png"
     }  # fmt: skip
-
-
-@pytest.mark.slow  # two training programs to compile
-def test_ablate_prints_a_table_and_draws_it(tmp_path, capsys):
-    assert main(["ablate", "t-fig2", "--fast", "--out", str(tmp_path)]) == 0
-    text = capsys.readouterr().out
-    assert "T-Fig2: spectra, alignment and symmetry over training [T Figure 2]" in text
-    assert "74.51 ± 0.47" in text
-    assert {path.name for path in tmp_path.iterdir()} == {"t-fig2.nc", "t-fig2.pdf", "t-fig2.png", "settings.toml"}

@@ -93,9 +93,9 @@ def test_a_killed_process_leaves_a_whole_state(tmp_path):
     process = subprocess.Popen(arguments, env=os.environ | {"JAX_ENABLE_X64": "true"})
     for _ in range(600):
         time.sleep(0.2)
-        if (tmp_path / "state" / "000003").exists() or process.poll() is not None:
+        if (tmp_path / "state" / "000002").exists() or process.poll() is not None:
             break
-    time.sleep(0.7)
+    time.sleep(0.5)
     process.send_signal(signal.SIGKILL)
     process.wait()
     data, recipe = few_digits(), SMALL.with_(steps=4000)
@@ -112,7 +112,7 @@ def test_a_killed_process_leaves_a_whole_state(tmp_path):
         train(data, recipe, SETTINGS, seeds=2, every=2, checkpoint=tmp_path / "state", progress=stop)
     kept = Checkpoints(tmp_path / "state", {})._complete()
     assert reached[0] == 2 * (int(kept[-1].name) - 1)
-    assert reached[0] > 4
+    assert reached[0] >= 2
 
 
 def test_data_without_labels_and_given_pairs():
