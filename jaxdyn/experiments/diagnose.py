@@ -305,7 +305,10 @@ def report(dataset: xr.Dataset, setup: Setup) -> str:
         error = f"{100 * (trained[:, i].mean() / float(d['predicted'][i]) - 1):6.1f} %" if living[i] else "       –"
         lines.append(f"{i + 1:16} {alone[i]:9.4f} {max(float(d['predicted'][i]), 0):10.4f} {trained[:, i].mean():9.4f} "
                      f"{trained[:, i].std(ddof=1):8.4f} {error}")  # fmt: skip
-    return "\n".join([*lines, "", _conclusion(d, living)])
+    lines += ["", _conclusion(d, living)]
+    if setup.t1 < 8 * d.attrs["slowest_time"]:
+        lines.append(f"t1 = {setup.t1:g} is short beside the slowest time scale: training may not have come to rest")
+    return "\n".join(lines)
 
 
 def _conclusion(d: xr.Dataset, living: np.ndarray) -> str:
