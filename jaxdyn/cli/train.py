@@ -174,7 +174,7 @@ def _recipe(settings: Settings) -> tuple[Any, list[Any], list[str]]:
     named = {field.name for field in dataclasses.fields(Recipe)} - {"augmentation"}
     recipe = Recipe(**{name: getattr(settings, name) for name in named}, augmentation=view)
     values = [getattr(settings, name) or (None,) for name in _KNOBS]
-    knobs = [Knobs(**dict(zip(_KNOBS, each, strict=True))).checked() for each in itertools.product(*values)]
+    knobs = [Knobs(**dict(zip(_KNOBS, each, strict=True))) for each in itertools.product(*values)]
     several = [name for name, each in zip(_KNOBS, values, strict=True) if len(each) > 1]
     labels = [", ".join(f"{name} {getattr(each, name):g}" for name in several) or settings.method for each in knobs]
     return recipe, knobs, labels

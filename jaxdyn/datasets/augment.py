@@ -54,7 +54,8 @@ class Augmentation:
         if len(shape) not in (3, 4):
             if self != plain:
                 raise ValueError(
-                    f"augmentation: shift, crop, flip and cutout need images, got samples of shape {shape}"
+                    f"augmentation: crop, shift, flip and cutout need images, got samples of shape {shape}; "
+                    "leave them out (1, 0, no, 0)"
                 )
             return
         side = min(shape[-3], shape[-2])

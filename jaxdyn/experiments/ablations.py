@@ -18,11 +18,7 @@ from ..memory import forget_programs
 from ..networks.recipe import Knobs, Recipe
 from ..networks.run import train
 
-STAGE = Recipe(
-    encoder="conv", width=16, depth=2, projector="mlp", hidden=64, embedding=32, predictor="linear", method="ema",
-    loss="normalised", batch=64, steps=1000, augmentation=Augmentation(shift=1, contrast=0.3, noise=0.1, cutout=3),
-)  # fmt: skip
-KNOBS = Knobs(lr=0.3, weight_decay=2e-3, ema_decay=0.99)
+STAGE, KNOBS = Recipe(), Knobs()  # what both say by default
 PATCHES = STAGE.with_(augmentation=Augmentation(crop=0.5, flip=True, contrast=0.4, brightness=0.2, noise=0.05))
 CLIPS = Recipe(
     encoder="vit", width=32, depth=2, heads=4, patch=4, projector="none", embedding=32, predictor="vit", masked=True,

@@ -1,10 +1,9 @@
 """Will this set-up collapse, and why: moments of real views, each mode's predicted fate, and what training does."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +15,6 @@ from ..analysis.invariants import gram
 from ..analysis.modal import mode_fates, modes_of, settled_spectrum
 from ..analysis.stability import Verdict, stability
 from ..arrays import in_float64
-from ..checks import number, one_of, whole_number
 from ..datasets import Augmentation, Dataset
 from ..ensemble.intervals import wilson
 from ..ensemble.solve import run_ensemble
@@ -24,62 +22,18 @@ from ..moments import Moments
 from ..provenance import provenance
 from ..systems.siamese import MovingAverage, Siamese, StopGradient
 from ..views import principal_components
+from .setup import Setup
 
 VIEW = Augmentation(shift=1, noise=0.1)
 ALIVE = 0.05  # share of a mode's predicted eigenvalue above which a run counts as having it
 _COPIES, _POOL = 16, 100_000  # pairs of views of each image, and of all, at most
 
 
-@dataclass(frozen=True)
-class Setup:
-    """A linear set-up: what is trained on, how, and from where.
-
-    dim: m, principal components kept. n: embedding dimension, default m + 2. weight_decay: λ of both.
-    predictor_lr_ratio: α_p. ema_rate: β, per unit of time (method ema). scale: of Gaussian starting weights, entries
-    have standard deviation scale/√n. lr, batch: of the procedure on minibatches. t1: its length, in flow units.
-    """
-
-    method: Literal["sg", "ema"] = "sg"
-    dim: int = 4
-    n: int | None = None
-    weight_decay: float = 0.005
-    predictor_lr_ratio: float = 1.0
-    ema_rate: float = 0.2
-    scale: float = 1.5
-    lr: float = 0.05
-    batch: int = 128
-    t1: float = 2000.0
-    trials: int = 1000
-    resamples: int = 200
-    seeds: int = 5
-    seed: int = 0
-
-    def __post_init__(self):
-        one_of("method", self.method, ("sg", "ema"))
-        for name in ("dim", "batch", "trials"):
-            whole_number(name, getattr(self, name))
-        whole_number("resamples", self.resamples, low=20)
-        whole_number("seeds", self.seeds, low=2)
-        whole_number("seed", self.seed, low=0, high=2**31)
-        if self.n is not None:
-            whole_number("n", self.n, low=self.dim)
-        number("weight_decay", self.weight_decay, above=0)
-        number("ema_rate", self.ema_rate, low=0)
-        for name in ("predictor_lr_ratio", "scale", "lr", "t1"):
-            number(name, getattr(self, name), above=0)
-        if self.method == "ema" and self.ema_rate * self.lr > 1:
-            raise ValueError(f"ema_rate: expected ema_rate * lr <= 1, got {self.ema_rate * self.lr:g}")
-
-    @property
-    def embedding(self) -> int:
-        """n."""
-        return self.n or self.dim + 2
-
-    def system(self) -> Siamese:
-        """The linear system."""
-        if self.method == "sg":
-            return StopGradient(self.weight_decay, self.predictor_lr_ratio)
-        return MovingAverage(self.weight_decay, self.predictor_lr_ratio, ema_rate=self.ema_rate)
+def system_of(setup: Setup) -> Siamese:
+    """The linear system of a set-up."""
+    if setup.method == "sg":
+        return StopGradient(setup.weight_decay, setup.predictor_lr_ratio)
+    return MovingAverage(setup.weight_decay, setup.predictor_lr_ratio, ema_rate=setup.ema_rate)
 
 
 class Pairs(NamedTuple):
@@ -147,7 +101,7 @@ def diagnose(
                         ("predicted_alone", fates.eigenvalue), ("inner", fates.inner)):  # fmt: skip
         variables[name] = ("mode", np.asarray(value))
     tell("equilibrium")
-    system = setup.system()
+    system = system_of(setup)
     predicted, end = settled_spectrum(system, moments, fates, modes.axes, n=setup.embedding, t1=50 / setup.weight_decay)
     full = system.state(encoder=end.encoder, predictor=end.predictor)
     verdict = stability(system, full, moments)
@@ -170,7 +124,8 @@ def diagnose(
         "verdict": Verdict(int(verdict.verdict)).name.lower(), "threshold": float(fates.threshold[0]),
         "decay_bound": float(decay_bound(moments)), "slowest_time": 1 / margin if margin > 0 else float("inf"),
     }  # fmt: skip
-    settings = {**setup.__dict__, **augmentation.__dict__, "data": dataset.name}
+    settings = {name: asdict(setup)[name] for name in Setup.__dataclass_fields__} | asdict(augmentation)
+    settings["data"] = dataset.name
     origin = provenance(settings=settings, precision="float64", devices=jax.local_devices()[:1])
     return xr.Dataset(variables, coordinates, attributes | origin)
 
@@ -208,7 +163,7 @@ def _starts(setup: Setup, seed: int, count: int) -> tuple[Array, Array]:
 
 
 def _states(setup: Setup, seed: int, count: int) -> Any:
-    system = setup.system()
+    system = system_of(setup)
     return jax.vmap(lambda a, b: system.state(encoder=a, predictor=b))(*_starts(setup, seed, count))
 
 
@@ -216,7 +171,7 @@ def _survivors(setup: Setup, moments: Moments, predicted: Array) -> np.ndarray:
     """How many modes are alive at the end of the flow on exact moments, from random starts."""
     states = jax.tree.map(np.asarray, _states(setup, setup.seed + 10**6, setup.trials))
     shared = jax.tree.map(lambda leaf: np.broadcast_to(np.asarray(leaf), (setup.trials, *leaf.shape)), moments)
-    ends = run_ensemble(setup.system().field, states, shared, t1=setup.t1, rtol=1e-6, atol=1e-8)
+    ends = run_ensemble(system_of(setup).field, states, shared, t1=setup.t1, rtol=1e-6, atol=1e-8)
     grams = np.einsum("tni,tnj->tij", ends.states.encoder, ends.states.encoder)
     values = np.linalg.eigvalsh(np.where(np.isfinite(grams), grams, 0))
     living = np.asarray(predicted)[np.asarray(predicted) > 1e-9]
@@ -228,7 +183,7 @@ def _trained(setup: Setup, pairs: Pairs, moments: Moments) -> tuple[np.ndarray, 
     """Spectra [seed, mode] trained on minibatches (mean over the last fifth) and followed on exact moments; the
     spectra and E along the way, and the steps."""
     steps = max(100, round(setup.t1 / setup.lr))
-    block, system, lr = max(1, steps // 100), setup.system(), setup.lr
+    block, system, lr = max(1, steps // 100), system_of(setup), setup.lr
     states = _states(setup, setup.seed, setup.seeds)
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(setup.seed + 1), i))(jnp.arange(setup.seeds))
     pool = [jnp.asarray(side.reshape(-1, setup.dim)) for side in pairs]
@@ -236,9 +191,7 @@ def _trained(setup: Setup, pairs: Pairs, moments: Moments) -> tuple[np.ndarray, 
     def one(state, key, step):
         rows = jax.random.randint(jax.random.fold_in(key, step), (setup.batch,), 0, pool[0].shape[0])
         x, y = pool[0][rows], pool[1][rows]
-        xx, yx, yy = x.T @ x, y.T @ x, y.T @ y
-        # `Moments` checks its arguments, which a traced batch need not repeat.
-        batch = eqx.tree_at(lambda m: (m.xx, m.yx, m.yy), moments, tuple(part / setup.batch for part in (xx, yx, yy)))
+        batch = Moments(*(part / setup.batch for part in (x.T @ x, y.T @ x, y.T @ y)))
         return system.step(state, batch, lr)
 
     @jax.jit

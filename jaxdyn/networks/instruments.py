@@ -1,6 +1,6 @@
 """What is measured along a training run: energies, spectra, alignment, and what the frozen features are worth.
 
-All on held-out samples in inference mode (running batch statistics), of one run; `measure` is vmapped over runs.
+All on held-out samples in inference mode (running batch statistics), of one run.
 """
 
 from typing import Any, NamedTuple
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Int
 
 from .predictors import LinearPredictor
@@ -153,12 +154,12 @@ def measure(program: Program, state: State, knobs: Knobs, pairs: Batch, probe: P
     f = f.mean(1) if f.ndim == 3 else f
     linear = isinstance(network.predictor, LinearPredictor)
     aligned = alignment(f, network.predictor.weight if linear else None, network.encoder.top, knobs.predictor_lr_ratio)
-    sizes = Sizes(_size(state.student.encoder), _size(state.student.predictor), _size(state.teacher))
-    accuracy = None if probe is None else _probed(program, network, state, probe)
+    sizes = Sizes(*map(optax.tree.norm, (state.student.encoder, state.student.predictor, state.teacher)))
+    accuracy = None if probe is None else _probed(network, state, probe)
     return Measured(energy, surrogate, spectrum(f), aligned, sizes, accuracy)
 
 
-def _probed(program: Program, network: Any, state: State, probe: Probe) -> Probed:
+def _probed(network: Any, state: State, probe: Probe) -> Probed:
     train, f, _ = embed(network.encoder, state.student_stats, probe.train)
     test, g, _ = embed(network.encoder, state.student_stats, probe.test)
     attentive = jnp.full((), jnp.nan)
@@ -171,7 +172,3 @@ def _probed(program: Program, network: Any, state: State, probe: Probe) -> Probe
     if network.encoder.top is not None:
         embedding = few_accuracy(f, probe.labels, g, probe.test_labels, probe.n_classes, probe.few)
     return Probed(*found, embedding, attentive)
-
-
-def _size(tree: Any) -> Array:
-    return jnp.sqrt(sum((jnp.sum(leaf**2) for leaf in jax.tree.leaves(tree)), start=jnp.zeros(())))

@@ -19,53 +19,6 @@ METHODS = ("sg", "ema", "objective", "mixed")
 LOSSES = ("normalised", "euclidean")
 
 
-class Knobs(NamedTuple):
-    """The numbers of a run.
-
-    lr: learning rate of the encoder, in the optimizer's units. predictor_lr_ratio: α_p. weight_decay,
-    predictor_weight_decay: η_s and η_p, as in P and T a rate per unit of the encoder's learning rate, whatever
-    α_p is; None takes weight_decay. ema_decay: α of the teacher, per step (methods ema and mixed).
-    objective_share: κ of method mixed, which descends (1 − κ)F + κE. symmetrise: 1 if the predictor is made
-    symmetric after each step. epsilon, offset, memory, every: ε, c, ρ of a predictor's rule (T eqs 18-19, Table 7)
-    and the steps from one setting to the next.
-    """
-
-    lr: Any = 0.05
-    predictor_lr_ratio: Any = 1.0
-    weight_decay: Any = 4e-4
-    predictor_weight_decay: Any = None
-    ema_decay: Any = 0.99
-    objective_share: Any = 0.0
-    symmetrise: Any = 0
-    epsilon: Any = 0.0
-    offset: Any = 0.0
-    memory: Any = 0.3
-    every: Any = 1
-
-    def checked(self) -> "Knobs":
-        """The same, or ValueError naming what is out of range."""
-        decay = self.weight_decay if self.predictor_weight_decay is None else self.predictor_weight_decay
-        number("lr", self.lr, above=0)
-        number("predictor_lr_ratio", self.predictor_lr_ratio, above=0)
-        number("weight_decay", self.weight_decay, low=0)
-        number("predictor_weight_decay", decay, low=0)
-        for name in ("ema_decay", "objective_share", "symmetrise", "memory"):
-            number(name, getattr(self, name), low=0, high=1)
-        number("epsilon", self.epsilon, low=0)
-        number("offset", self.offset)
-        if self.symmetrise not in (0, 1):
-            raise ValueError(f"symmetrise: expected 0 or 1, got {self.symmetrise!r}")
-        plain = self._replace(predictor_weight_decay=decay)
-        return Knobs(*map(float, plain))._replace(every=whole_number("every", self.every))
-
-
-def stacked(knobs: "list[Knobs]") -> Knobs:
-    """Knobs of several settings as arrays [settings]."""
-    every = [each.checked() for each in knobs]
-    return Knobs(*(jnp.asarray(np.array(values), jnp.int32 if name == "every" else jnp.float32)
-                   for name, values in zip(Knobs._fields, zip(*every, strict=True), strict=True)))  # fmt: skip
-
-
 @dataclass(frozen=True)
 class Recipe:
     """The structure of a training run.
@@ -78,9 +31,9 @@ class Recipe:
     (warmup a share of them); ema_schedule: "cosine" brings the teacher's decay to 1 (BYOL).
     """
 
-    encoder: Literal["linear", "mlp", "conv", "vit"] = "mlp"
-    width: int = 128
-    depth: int = 1
+    encoder: Literal["linear", "mlp", "conv", "vit"] = "conv"
+    width: int = 16
+    depth: int = 2
     heads: int = 4
     patch: int = 4
     projector: Literal["none", "linear", "mlp"] = "mlp"
@@ -97,8 +50,8 @@ class Recipe:
     schedule: Literal["constant", "cosine"] = "constant"
     warmup: float = 0.0
     ema_schedule: Literal["constant", "cosine"] = "constant"
-    batch: int = 128
-    steps: int = 2000
+    batch: int = 64
+    steps: int = 1000
     augmentation: Augmentation = VIEW
 
     def __post_init__(self):
@@ -139,6 +92,67 @@ class Recipe:
     def with_(self, **changes: Any) -> "Recipe":
         """A copy with changes."""
         return replace(self, **changes)
+
+
+class Knobs(NamedTuple):
+    """The numbers of a run.
+
+    lr: learning rate of the encoder, in the optimizer's units. predictor_lr_ratio: α_p. weight_decay,
+    predictor_weight_decay: η_s and η_p, as in P and T a rate per unit of the encoder's learning rate, whatever
+    α_p is; None takes weight_decay. ema_decay: α of the teacher, per step (methods ema and mixed).
+    objective_share: κ of method mixed, which descends (1 − κ)F + κE. symmetrise: 1 if the predictor is made
+    symmetric after each step. epsilon, offset, memory, every: ε, c, ρ of a predictor's rule (T eqs 18-19, Table 7)
+    and the steps from one setting to the next.
+    """
+
+    lr: Any = 0.3
+    predictor_lr_ratio: Any = 1.0
+    weight_decay: Any = 2e-3
+    predictor_weight_decay: Any = None
+    ema_decay: Any = 0.99
+    objective_share: Any = 0.0
+    symmetrise: Any = 0
+    epsilon: Any = 0.0
+    offset: Any = 0.0
+    memory: Any = 0.3
+    every: Any = 1
+
+    def checked(self, recipe: Recipe) -> "Knobs":
+        """The same as plain numbers, or ValueError naming what is out of range or has no part in the recipe."""
+        self._check_parts(recipe)
+        decay = self.weight_decay if self.predictor_weight_decay is None else self.predictor_weight_decay
+        number("lr", self.lr, above=0)
+        number("predictor_lr_ratio", self.predictor_lr_ratio, above=0)
+        number("weight_decay", self.weight_decay, low=0)
+        number("predictor_weight_decay", decay, low=0)
+        for name in ("ema_decay", "objective_share", "symmetrise", "memory"):
+            number(name, getattr(self, name), low=0, high=1)
+        number("epsilon", self.epsilon, low=0)
+        number("offset", self.offset)
+        if self.symmetrise not in (0, 1):
+            raise ValueError(f"symmetrise: expected 0 or 1, got {self.symmetrise!r}")
+        plain = self._replace(predictor_weight_decay=decay)
+        return Knobs(*map(float, plain))._replace(every=whole_number("every", self.every))
+
+    def _check_parts(self, recipe: Recipe) -> None:
+        ruled = recipe.rule != "gradient"
+        needed = {
+            "objective_share": (recipe.method == "mixed", "method mixed"),
+            "symmetrise": (recipe.predictor not in ("none", "vit"), "a linear or mlp predictor"),
+            "epsilon": (ruled and recipe.rule != "least_squares", "rule directpred or directcopy"),
+            "offset": (recipe.rule.startswith("directpred"), "rule directpred"),
+            "memory": (ruled, "a rule that sets the predictor"),
+            "every": (ruled, "a rule that sets the predictor"),
+        }
+        for name, (has_part, words) in needed.items():
+            if not has_part and getattr(self, name) != Knobs._field_defaults[name]:
+                raise ValueError(f"{name}: it belongs to {words}")
+
+
+def stacked(knobs: "list[Knobs]") -> Knobs:
+    """Checked knobs of several settings as arrays [settings]."""
+    return Knobs(*(jnp.asarray(np.array(values), jnp.int32 if name == "every" else jnp.float32)
+                   for name, values in zip(Knobs._fields, zip(*knobs, strict=True), strict=True)))  # fmt: skip
 
 
 def optimizers(recipe: Recipe, knobs: Knobs) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:

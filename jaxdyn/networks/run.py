@@ -85,7 +85,7 @@ def train(
             keeper.save(states, history)
         if progress is not None:
             progress(times[at], recipe.steps)
-    return runs.dataset(times, history, states)
+    return runs.dataset(times, history)
 
 
 def _probe_times(times: list[int], probe_every: int | None, has_labels: bool) -> set[int]:
@@ -128,12 +128,12 @@ class _Runs:
         if not settings:
             raise ValueError("settings: expected at least one")
         self.program: Program = program_of(recipe, dataset.shape)
-        self.settings = [each.checked() for each in settings]
+        self.settings = [each.checked(recipe) for each in settings]
         self.knobs = stacked(self.settings)
         whole_number("first_seed", first_seed, low=0, high=2**31)
         self.seeds = range(first_seed, first_seed + whole_number("seeds", seeds))
         self.keys = jax.vmap(jax.random.key)(jnp.asarray(self.seeds))
-        self.name, self.shots = dataset.name, shots
+        self.source, self.shots = dataset, shots
         self.data, held_out = to_device(dataset.train), to_device(dataset.held_out)
         keys = jax.vmap(lambda key: jax.random.fold_in(key, 2**31 - 1))(self.keys)
         count = min(_PAIRS, 2 * len(held_out))
@@ -145,7 +145,6 @@ class _Runs:
             few = jnp.asarray(few_labels(labels, whole_number("shots", shots), 5))
             self.probe = Probe(self.data.source[rows], jnp.asarray(labels), held_out.source[test],
                                held_out.labels[test], few, dataset.n_classes)  # fmt: skip
-        self.digest = _digest(dataset)
 
     def begin(self) -> State:
         return start(self.program, self.knobs, self.keys, self.data)
@@ -167,12 +166,12 @@ class _Runs:
 
     def fingerprint(self, times: list[int], probed: list[int]) -> dict[str, Any]:
         """What must agree for a checkpoint to be of this run."""
-        return {"data": self.name, "digest": self.digest, "precision": str(jnp.zeros(()).dtype),
+        return {"data": self.source.name, "digest": _digest(self.source), "precision": str(jnp.zeros(()).dtype),
                 "recipe": repr(self.program.recipe),
                 "settings": [repr(each) for each in self.settings], "seeds": [self.seeds[0], len(self.seeds)],
                 "times": times, "probed": probed, "shots": self.shots}  # fmt: skip
 
-    def dataset(self, times: list[int], history: list[dict], states: State) -> xr.Dataset:
+    def dataset(self, times: list[int], history: list[dict]) -> xr.Dataset:
         """The measurements, with names and units."""
         variables: dict[str, Any] = {}
         for name in history[-1]:
@@ -184,9 +183,9 @@ class _Runs:
             variables[f"knob_{name}"] = ("setting", values, {"long_name": name.replace("_", " ")})
         coordinates = {"time": ("time", np.array(times), {"units": "step"}), "seed": list(self.seeds)}
         recipe = {key: value for key, value in asdict(self.program.recipe).items() if key != "augmentation"}
-        origin = provenance(settings={"data": self.name, **recipe, **asdict(self.program.recipe.augmentation)},
+        origin = provenance(settings={"data": self.source.name, **recipe, **asdict(self.program.recipe.augmentation)},
                             precision=str(jnp.zeros(()).dtype), devices=jax.local_devices()[:1])  # fmt: skip
-        return xr.Dataset(variables, coordinates, {"title": "training", "data": self.name} | origin)
+        return xr.Dataset(variables, coordinates, {"title": "training", "data": self.source.name} | origin)
 
 
 @eqx.filter_jit

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
-from ..datasets.base import Dataset, Split, to_device
+from ..datasets.base import Split
 from ..systems.predictors import DirectCopy, DirectPred, LeastSquares
 from .encoders import Encoder, build_encoder, vit_patch
 from .layers import BATCH
@@ -267,19 +268,12 @@ def step(program: Program, state: State, knobs: Knobs, batch: Batch) -> tuple[St
     if recipe.has_teacher:
         teacher = moved_average(teacher_decay(recipe, knobs, state.step), teacher, encoder)
     student = Network(encoder, predictor)
-    moved = Moved(
-        value, _distance(encoder, state.student.encoder), _distance(predictor, state.student.predictor),
-        _distance(teacher, state.teacher),
-    )  # fmt: skip
+    pairs = ((encoder, state.student.encoder), (predictor, state.student.predictor), (teacher, state.teacher))
+    moved = Moved(value, *(optax.tree.norm(optax.tree.sub(new, old)) for new, old in pairs))
     return State(
         student, teacher, after.student_stats, after.teacher_stats, (memory, predictor_memory),
         after.correlation, after.cross, state.step + 1,
     ), moved  # fmt: skip
-
-
-def _distance(new: Any, old: Any) -> Array:
-    squares = jax.tree.map(lambda a, b: jnp.sum((a - b) ** 2), new, old)
-    return jnp.sqrt(sum(jax.tree.leaves(squares), start=jnp.zeros(())))
 
 
 @eqx.filter_jit
@@ -329,8 +323,3 @@ def advance(program: Program, states: State, knobs: Knobs, keys: Any, data: Spli
     zero = Moved(*(jnp.zeros(shape) for _ in Moved._fields))
     (states, total), _ = jax.lax.scan(one, (states, zero), length=count)
     return states, jax.tree.map(lambda part: part / count, total)
-
-
-def data_of(dataset: Dataset) -> tuple[Split, Split]:
-    """Training and held-out samples on the device."""
-    return to_device(dataset.train), to_device(dataset.held_out)

@@ -1,5 +1,6 @@
 """The command line as a user meets it: what it prints, writes, refuses, and how it ends."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -343,3 +344,18 @@ def test_diagnose_on_the_users_views(tmp_path, capsys):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "diagnose.nc", "settings.toml", "diagnose.pdf", "diagnose.png"
     }  # fmt: skip
+
+
+def test_train_and_the_library_have_the_same_defaults():
+    from jaxdyn.cli.train import Settings
+    from jaxdyn.datasets import Augmentation
+    from jaxdyn.networks.recipe import Knobs, Recipe
+
+    recipe, knobs, settings = Recipe(), Knobs(), Settings()
+    for field in dataclasses.fields(Recipe):
+        if field.name != "augmentation":
+            assert getattr(settings, field.name) == getattr(recipe, field.name), field.name
+    for field in dataclasses.fields(Augmentation):
+        assert getattr(settings, field.name) == getattr(recipe.augmentation, field.name), field.name
+    for name, value in knobs._asdict().items():
+        assert getattr(settings, name) == (() if value is None else (value,)), name

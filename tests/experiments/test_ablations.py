@@ -101,6 +101,61 @@ def test_verdicts_follow_from_the_numbers(claim, table, accuracy, monkeypatch):
     assert CLAIMS[claim].compute(False).verdict == Verdict.NOT_SEEN
 
 
+def _series(id, **values):
+    """A table over 11 shares whose measurements are given by functions of (cell, share) -> number or array [mode]."""
+    table, rng = TABLES[id], np.random.default_rng(0)
+    share = np.linspace(0, 1, 11)
+    made = {}
+    for name, value in values.items():
+        numbers = np.array([[[value(cell, s) for s in share] for _ in range(5)] for cell in table.cells], float)
+        jitter = 1e-6 * rng.normal(size=(1, 5, 1))
+        axes = ("cell", "seed", "share", "mode")[: numbers.ndim]
+        made[name] = (axes, numbers + (jitter[..., None] if numbers.ndim == 4 else jitter))
+    labels = {
+        name: ("cell", [getattr(cell, name) for cell in table.cells]) for name in ("row", "column", "published", "at")
+    }
+    return xr.Dataset(made, {"share": share, **labels}, {"data": "digits", "steps": 1})
+
+
+GOOD = {
+    "P-Fig2": dict(
+        energy=lambda c, s: 1 + (s - 0.3) ** 2, increment_encoder=lambda c, s: 1.0, increment_predictor=lambda c, s: 1.0,
+        increment_teacher=lambda c, s: 1.0,
+        accuracy_attentive=lambda c, s: 0.3 + (0.2 * s if c.column == "EMA" else 0.1 * min(s, 0.5) - 0.08 * max(s - 0.5, 0)),
+    ),
+    "T-Fig2": dict(
+        cosine=lambda c, s: s, cosine_weighted=lambda c, s: s, asymmetry=lambda c, s: 1.4 * (1 - s),
+        negative=lambda c, s: 0.5 * (1 - s), f_eigenvalue=lambda c, s: [10 ** (3 * s), 1.0, 0.1],
+    ),
+    "P-collapse": dict(
+        energy=lambda c, s: 0.0 if c.column == "objective" else 0.1,
+        spread=lambda c, s: 0.0 if c.column == "objective" or "no" in c.row else 0.4,
+        accuracy_few=lambda c, s: 0.3 if c.column == "objective" else 0.8,
+    ),
+}  # fmt: skip
+TURNED = [
+    ("P-Fig2", "P-Fig2", dict(energy=lambda c, s: 2 - s)),
+    ("P-Fig2", "P-Fig2", dict(increment_encoder=lambda c, s: 0.01 ** s)),
+    ("P-Fig2", "P-Fig2", dict(accuracy_attentive=lambda c, s: 0.3 + 0.1 * s)),
+    ("T-Fig2", "T-Fig2", dict(cosine=lambda c, s: 1 - s)),
+    ("T-Fig2", "T-Fig2", dict(asymmetry=lambda c, s: 1.0)),
+    ("T-Fig2", "T-Fig2", dict(negative=lambda c, s: s)),
+    ("T-Fig2", "T-Fig2", dict(f_eigenvalue=lambda c, s: [1.0, 1.0, 1.0])),
+    ("P-3.1", "P-collapse", dict(energy=lambda c, s: 0.1)),
+    ("P-3.1", "P-collapse", dict(spread=lambda c, s: 0.001)),
+    ("P-4.3-networks", "P-collapse", dict(spread=lambda c, s: 0.4)),
+    ("P-4.3-networks", "P-collapse", dict(accuracy_few=lambda c, s: 0.8)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("claim", "table", "change"), TURNED)
+def test_verdicts_on_courses_of_training_turn(claim, table, change, monkeypatch):
+    monkeypatch.setattr(trained, "_table", lambda id, quick: _series(table, **GOOD[table]))
+    assert CLAIMS[claim].compute(False).verdict == Verdict.REPRODUCED
+    monkeypatch.setattr(trained, "_table", lambda id, quick: _series(table, **(GOOD[table] | change)))
+    assert CLAIMS[claim].compute(False).verdict in (Verdict.PARTLY_SEEN, Verdict.NOT_SEEN)
+
+
 def test_a_direction_needs_two_standard_errors():
     noise = np.array([-1.0, 1.0, -1.0, 1.0, 0.0])
     error = noise.std(ddof=1) / np.sqrt(5)

@@ -10,7 +10,6 @@ from jaxdyn.analysis.modal import modes_of
 from jaxdyn.datasets import Augmentation, digits, from_views
 from jaxdyn.experiments.diagnose import (
     Pairs,
-    Setup,
     _bootstrap,
     _moments,
     _parts,
@@ -19,6 +18,7 @@ from jaxdyn.experiments.diagnose import (
     pairs_of,
     report,
 )
+from jaxdyn.experiments.setup import Setup
 
 QUICK: dict[str, Any] = {"trials": 200, "resamples": 50, "seeds": 3}
 

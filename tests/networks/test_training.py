@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 from jaxdyn.datasets import Augmentation, from_images, from_views
+from jaxdyn.datasets.base import to_device
 from jaxdyn.networks.field import network_defect, update_field
+from jaxdyn.networks.instruments import measure
 from jaxdyn.networks.recipe import Knobs, Recipe, optimizers, stacked, teacher_decay
 from jaxdyn.networks.training import (
     Batch,
     Network,
     advance,
     build,
-    data_of,
     draw,
     embed,
     initial,
@@ -32,7 +33,9 @@ LINEAR = Recipe(
     encoder="linear", projector="linear", embedding=N, predictor="linear", loss="euclidean", both_sides=False,
     momentum=0.0, batch=B, steps=10, augmentation=Augmentation(),
 )  # fmt: skip
-PLAIN = Knobs(lr=0.05, weight_decay=0.03, predictor_weight_decay=0.07, predictor_lr_ratio=2.5, ema_decay=0.8).checked()
+PLAIN = Knobs(lr=0.05, weight_decay=0.03, predictor_weight_decay=0.07, predictor_lr_ratio=2.5, ema_decay=0.8).checked(
+    LINEAR
+)
 
 
 @pytest.fixture(autouse=True)
@@ -157,6 +160,20 @@ def test_sgd_decays_before_the_momentum():
             np.testing.assert_allclose(weight, want, atol=1e-14)
 
 
+def test_adamw_decays_outside():
+    first, _ = optimizers(LINEAR.with_(optimizer="adamw"), PLAIN)
+    weight = want = np.array([1.0, -2.0])
+    memory, mean, square = first.init(jnp.asarray(weight)), np.zeros(2), np.zeros(2)
+    for at in range(1, 4):
+        gradient = np.array([0.3, -0.1]) * at
+        update, memory = first.update(jnp.asarray(gradient), memory, jnp.asarray(weight))
+        weight = weight + np.asarray(update)
+        mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
+        direction = mean / (1 - 0.9**at) / (np.sqrt(square / (1 - 0.999**at)) + 1e-8)
+        want = want - 0.05 * (direction + 0.03 * want)
+        np.testing.assert_allclose(weight, want, atol=1e-9)
+
+
 def test_schedules_of_learning_rate_and_teacher():
     recipe = LINEAR.with_(steps=100, schedule="cosine", warmup=0.1, ema_schedule="cosine", method="ema")
     first, _ = optimizers(recipe, PLAIN._replace(weight_decay=0.0))
@@ -168,6 +185,24 @@ def test_schedules_of_learning_rate_and_teacher():
     np.testing.assert_allclose(sizes[55], 0.5, atol=1e-6)
     decays = [float(teacher_decay(recipe, PLAIN, jnp.asarray(t))) for t in (0, 50, 100)]
     np.testing.assert_allclose(decays, [0.8, 0.9, 1.0], atol=1e-12)
+
+
+@pytest.mark.parametrize(("method", "both"), [("ema", True), ("sg", False), ("objective", True)])
+def test_e_and_f_are_measured_as_written(method, both):
+    program, state, pairs = one_run(LINEAR.with_(method=method, both_sides=both), PLAIN)
+    state = state._replace(teacher=jax.tree.map(lambda leaf: 0.5 * leaf, state.teacher))
+    found = measure(program, state, PLAIN, pairs, None)
+    a, b, c = matrices(state)
+    x, y = np.asarray(pairs.x), np.asarray(pairs.y)
+    sides = [(x, y), (y, x)][: 2 if both else 1]
+
+    def energy(target):
+        return np.mean([0.5 * np.sum((p @ (b @ a).T - t @ target.T) ** 2, 1).mean() for p, t in sides])
+
+    np.testing.assert_allclose(found.energy, energy(a), rtol=1e-10)
+    np.testing.assert_allclose(found.surrogate, energy(a if method == "objective" else c), rtol=1e-10)
+    np.testing.assert_allclose(found.sizes, [np.linalg.norm(w) for w in (a, b, c)], rtol=1e-10)
+    np.testing.assert_allclose(found.alignment.f_eigenvalue[0], np.linalg.norm(x @ a.T, 2) ** 2 / B, rtol=1e-10)
 
 
 def test_batch_statistics_are_the_batchs_in_training_and_running_ones_later():
@@ -193,7 +228,7 @@ def test_batch_statistics_are_the_batchs_in_training_and_running_ones_later():
 
 def test_runs_of_a_seed_share_start_and_batches_and_are_as_if_alone():
     images = np.random.default_rng(0).random((40, 6, 6, 1))
-    data, _ = data_of(from_images(images))
+    data = to_device(from_images(images).train)
     recipe = Recipe(encoder="conv", width=4, depth=1, hidden=8, embedding=4, batch=8, steps=4, predictor="mlp_bias",
                     augmentation=Augmentation(shift=1, noise=0.1))  # fmt: skip
     program = program_of(recipe, (6, 6, 1))
@@ -201,7 +236,7 @@ def test_runs_of_a_seed_share_start_and_batches_and_are_as_if_alone():
     keys = jax.vmap(jax.random.key)(jnp.arange(2))
 
     def run(chosen, keys):
-        knobs = stacked(chosen)
+        knobs = stacked([each.checked(recipe) for each in chosen])
         return advance(program, start(program, knobs, keys, data), knobs, keys, data, 4)
 
     together, moved = run(settings, keys)
@@ -209,7 +244,7 @@ def test_runs_of_a_seed_share_start_and_batches_and_are_as_if_alone():
         alone, _ = run([setting], keys[1:])
         for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone), strict=True):
             np.testing.assert_allclose(a[1, place], b[0, 0], atol=1e-5)
-    starts = start(program, stacked(settings), keys, data)
+    starts = start(program, stacked([each.checked(recipe) for each in settings]), keys, data)
     for leaf in jax.tree.leaves(starts.student):
         np.testing.assert_array_equal(leaf[:, 0], leaf[:, 1])
     assert moved.loss.shape == (2, 3)
@@ -218,7 +253,7 @@ def test_runs_of_a_seed_share_start_and_batches_and_are_as_if_alone():
 
 def test_given_pairs_stay_pairs():
     x = np.arange(120.0).reshape(40, 3)
-    data, _ = data_of(from_views(x, -x))
+    data = to_device(from_views(x, -x).train)
     batch = draw(program_of(LINEAR, (3,)), data, jax.random.key(0), 16)
     np.testing.assert_array_equal(batch.x, -batch.y)
 
@@ -232,7 +267,7 @@ def test_hidden_patches_are_hidden():
     state = initial(program, PLAIN, jax.random.key(0))
     network = program.network(state.student)
     image = jax.random.normal(jax.random.key(1), (4, 2, 8, 8, 1))
-    data, _ = data_of(from_images(np.random.default_rng(0).random((20, 2, 8, 8, 1))))
+    data = to_device(from_images(np.random.default_rng(0).random((20, 2, 8, 8, 1))).train)
     visible = draw(program, data, jax.random.key(2), 4).visible
     assert visible is not None
     assert visible.shape == (4, 16)
@@ -319,7 +354,24 @@ def test_recipes_that_do_not_fit_the_samples(recipe, shape, message):
 @pytest.mark.parametrize("change", [{"lr": 0.0}, {"ema_decay": 1.1}, {"weight_decay": -1.0}, {"every": 0}])
 def test_knobs_are_checked(change):
     with pytest.raises(ValueError, match=next(iter(change))):
-        Knobs(**change).checked()
+        Knobs(**change).checked(LINEAR.with_(rule="directpred"))
+
+
+@pytest.mark.parametrize(
+    ("knobs", "recipe"),
+    [
+        (Knobs(symmetrise=1), Recipe(predictor="none")),
+        (Knobs(objective_share=0.5), Recipe(method="ema")),
+        (Knobs(epsilon=0.1), Recipe()),
+        (Knobs(epsilon=0.1), Recipe(rule="least_squares")),
+        (Knobs(offset=0.1), Recipe(rule="directcopy")),
+        (Knobs(every=2), Recipe()),
+        (Knobs(memory=0.5), Recipe()),
+    ],
+)
+def test_knobs_without_a_part_are_refused(knobs, recipe):
+    with pytest.raises(ValueError, match="it belongs to"):
+        knobs.checked(recipe)
 
 
 def test_networks_of_every_kind_take_their_samples():
