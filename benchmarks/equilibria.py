@@ -7,12 +7,12 @@ import jax
 import numpy as np
 from measuring import Case
 
-from jaxdyn.analysis.equilibria import census, decay_bound
-from jaxdyn.analysis.equilibria.certificates import certify
-from jaxdyn.analysis.equilibria.equations import reduce
-from jaxdyn.analysis.equilibria.generic import compute_generic
-from jaxdyn.analysis.equilibria.heuristic import search
-from jaxdyn.analysis.equilibria.solve import solve_rank
+from jaxdyn.equilibria import census, decay_bound
+from jaxdyn.equilibria.certificates import certify
+from jaxdyn.equilibria.equations import reduce
+from jaxdyn.equilibria.generic import compute_generic
+from jaxdyn.equilibria.search import search
+from jaxdyn.equilibria.strata import solve_rank
 from jaxdyn.moments import Moments
 from jaxdyn.systems.siamese import StopGradient
 

@@ -8,7 +8,7 @@ import numpy as np
 from measuring import Case
 
 import jaxdyn as jd
-from jaxdyn.ensemble.solve import run_ensemble
+from jaxdyn.solve.ensemble import run_ensemble
 
 SIZE, DT = 512, 0.01
 PRODUCTS = 5  # of two 512 × 512 matrices in one evaluation of the field: BA, (BA)X, AY, Bᵀ R, R Aᵀ
@@ -51,7 +51,7 @@ def flow(a, b, x, steps: int):
     def work():
         with jax.enable_x64(a.dtype == np.float64):
             system = jd.StopGradient(0.05)
-            path = jd.flow(system, system.state(encoder=a, predictor=b), jd.Moments(x, 0.8 * x), steps * DT, dt=DT)
+            path = jd.flow(system, system.state(encoder=a, predictor=b), jd.Moments(x, 0.8 * x), t1=steps * DT, dt=DT)
             return np.asarray(path.final.encoder)[0]
 
     return work

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from measuring import Case
 
-from jaxdyn.ensemble.solve import run_ensemble
+from jaxdyn.solve.ensemble import run_ensemble
 from jaxdyn.systems.modes import ModeData, Modes, ModeState
 
 STEPS, DT = 200, 0.05

@@ -9,7 +9,7 @@ def tsit5(field, dim):
     """The adaptive integrator of `tsit5.h` for a field written for numbers."""
     numba = import_module("numba")
 
-    from jaxdyn.ensemble import tableaux
+    from jaxdyn.solve import tableaux
 
     stages = np.zeros((6, 6))
     for k, row in enumerate(tableaux.TSIT5_A):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from measuring import Absent, c_library, needs, pointer
 
-from jaxdyn.ensemble.solve import run_ensemble
+from jaxdyn.solve.ensemble import run_ensemble
 
 
 class Problem(NamedTuple):

@@ -4,12 +4,12 @@ from functools import partial
 
 import jax
 import numpy as np
+from jaxdyn.trials.protocol import Protocol
 from measuring import Case
 from ode import Problem, compared_at, exact, ours, peers
 
 import jaxdyn as jd
-from jaxdyn.ensemble.draws import draw_trials
-from jaxdyn.ensemble.protocol import Protocol
+from jaxdyn.trials.draws import draw_trials
 
 
 def field(t, y, p):

@@ -9,7 +9,7 @@ import numpy as np
 from measuring import Case, c_library, needs, pointer
 
 import jaxdyn as jd
-from jaxdyn.ensemble.solve import run_ensemble
+from jaxdyn.solve.ensemble import run_ensemble
 from jaxdyn.systems.siamese import StudentState
 
 TRIALS, LR, DECAY = 10_240, 0.05, 0.05

@@ -6,14 +6,14 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxdyn.trials.protocol import Protocol
 from measuring import Case, c_library, pointer
 
-from jaxdyn.ensemble.draws import draw_trials
-from jaxdyn.ensemble.engines import ENGINES, Finished
-from jaxdyn.ensemble.protocol import Protocol
-from jaxdyn.ensemble.trials import run_trials
+from jaxdyn.engines import ENGINES, Finished
 from jaxdyn.status import Status
 from jaxdyn.systems.spheres import ScalarData, radii
+from jaxdyn.trials.draws import draw_trials
+from jaxdyn.trials.run import run_trials
 
 
 def cases(quick: bool) -> list[Case]:

@@ -1,8 +1,15 @@
 """T Figure 10: the scalar network.
 
-python figures/t_10.py [--out DIR] [--fast]
+python figures/t_10.py [--out DIR] [--fast] [--set NAME=VALUE] [--set NAME=VALUE]
 """
 
 from common import main
 
-main("T-10", __doc__)
+PARAMETERS = {
+    "total": 1.0,
+    "shared": 0.5,
+    "beta": 1.0,
+    "grid": 49,
+}
+
+main("T-10", __doc__, PARAMETERS)

@@ -1,8 +1,12 @@
 """T Table 4: the ten observations.
 
-python figures/t_table4.py [--out DIR] [--fast]
+python figures/t_table4.py [--out DIR] [--fast] [--set NAME=VALUE] [--set NAME=VALUE]
 """
 
 from common import main
 
-main("T-Table4", __doc__)
+PARAMETERS = {
+    "few": False,
+}
+
+main("T-Table4", __doc__, PARAMETERS)

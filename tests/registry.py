@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import jaxdyn as jd
-from jaxdyn.systems.ablations import PredictorFree
 from jaxdyn.systems.eigenspace import AsymmetricEigenspace, SymmetricEigenspace
 from jaxdyn.systems.modes import (
     ModeData,
@@ -22,6 +21,7 @@ from jaxdyn.systems.modes import (
     ScalarState,
     TiedScalar,
 )
+from jaxdyn.systems.predictor_free import PredictorFree
 from jaxdyn.systems.related import VARIANTS, DeepLinear, DeepLinearData, EigenvalueFlow, SelfPredictive
 
 SHAPES = [(1, 1), (2, 1), (3, 2), (2, 3), (4, 4)]  # (n, m)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import jaxdyn.claims
+import jaxdyn.papers.claims
 from jaxdyn.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,8 +46,8 @@ def test_the_training_example_runs():
 
 def test_claims_are_listed_with_their_verdicts():
     rows = dict(re.findall(r"^\| (P-\S+|T-\S+) \|.*\| (.*?) \|$", README, re.MULTILINE))
-    assert set(rows) == set(jaxdyn.claims.CLAIMS)
-    assert set(rows.values()) <= {str(verdict) for verdict in jaxdyn.claims.Verdict}
+    assert set(rows) == set(jaxdyn.papers.claims.CLAIMS)
+    assert set(rows.values()) <= {str(verdict) for verdict in jaxdyn.papers.claims.Judgement}
 
 
 def test_commands_and_files_exist():
@@ -65,9 +65,10 @@ def test_commands_and_files_exist():
 @pytest.mark.slow  # the main job itself, twice 10,000 trials: about 15 s
 def test_the_table_is_what_the_command_prints():
     stated = README.split("<!-- table -->")[1].split("<!-- end of table -->")[0]
-    from jaxdyn.ensemble.protocol import Protocol
-    from jaxdyn.ensemble.table import format_table
-    from jaxdyn.ensemble.trials import run_trials
+    from jaxdyn.trials.protocol import Protocol
+
+    from jaxdyn.trials.run import run_trials
+    from jaxdyn.trials.shares import format_table
 
     printed = format_table({name: run_trials(name, Protocol(), 10_000, seed=0) for name in ("sg", "ema")})
 

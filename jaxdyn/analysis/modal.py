@@ -125,5 +125,5 @@ def settled_spectrum(
     sign = jnp.sign(jnp.einsum("ij,ik,kj->j", axes, moments.yx, axes))
     predictor = jnp.zeros((n, n)).at[jnp.arange(m), jnp.arange(m)].set(sign * root * jnp.sqrt(ratio))
     plain = StopGradient((decay.encoder, decay.predictor), ratio)
-    end = flow(plain, plain.state(encoder=encoder, predictor=predictor), moments, t1, solver="kvaerno5").final
+    end = flow(plain, plain.state(encoder=encoder, predictor=predictor), moments, t1=t1, solver="kvaerno5").final
     return jnp.linalg.eigvalsh(gram(end))[::-1], end

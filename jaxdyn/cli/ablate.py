@@ -9,6 +9,7 @@ import tyro
 
 from ..checks import whole_number
 from ..storage import check_folder, save_dataset, save_figure, save_settings, staged
+from .memory import forget_programs
 from .progress import progress_to
 from .settings import as_toml, read_settings
 
@@ -42,7 +43,7 @@ def main(arguments: list[str]) -> int:
     folder = check_folder(settings.out)
     began = time.perf_counter()
 
-    from ..experiments.ablations import TABLES, run_tables, table_text
+    from ..papers.tables.ablations import TABLES, run_tables, table_text
 
     names = {name.lower(): name for name in TABLES}
     wanted = list(names) if "all" in settings.tables else [name.lower() for name in settings.tables]
@@ -53,7 +54,7 @@ def main(arguments: list[str]) -> int:
     with progress_to(1000, "training", "‰") as report:
         found = run_tables(
             chosen, seeds=settings.seeds, fast=settings.fast, data=settings.data,
-            progress=lambda done, whole: report(1000 * done // whole),
+            progress=lambda done, whole: report(1000 * done // whole), between=forget_programs,
         )  # fmt: skip
     with staged(folder) as stage:
         save_settings(as_toml(settings), stage / "settings.toml")
@@ -67,7 +68,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _draw(folder: Path, name: str, dataset) -> None:
-    from ..experiments.ablations import at_cells
+    from ..papers.tables.ablations import at_cells
     from ..plotting.style import figure
     from ..plotting.training import ablation_points, spectra_over_training, video_panels
 

@@ -7,6 +7,7 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
+from .memory import forget_programs
 from .settings import read_settings
 
 
@@ -27,8 +28,7 @@ class Settings:
 def main(arguments: list[str]) -> int:
     settings = read_settings(Settings, "claims", arguments)
 
-    from ..claims import CLAIMS
-    from ..memory import forget_programs
+    from ..papers.claims import CLAIMS
 
     unknown = [name for name in settings.only if name not in CLAIMS]
     if unknown:

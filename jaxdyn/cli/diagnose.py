@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from ..experiments.setup import Setup
+from ..diagnosis.setup import Setup
 from ..storage import check_folder, save_dataset, save_figure, save_settings, staged
 from .settings import as_toml, read_settings
 
@@ -49,8 +49,8 @@ def main(arguments: list[str]) -> int:
 
     import jax
 
-    from ..datasets import Augmentation, load_dataset
-    from ..experiments.diagnose import diagnose, report
+    from ..data import Augmentation, load_dataset
+    from ..diagnosis.diagnose import diagnose, report
     from ..plotting.style import figure
     from ..plotting.training import diagnosis_panels
 

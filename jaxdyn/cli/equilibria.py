@@ -24,7 +24,7 @@ class Settings(Problem):
     """Also linearise the discrete procedure with this learning rate."""
     certify: bool = False
     """Prove each equilibrium and its unstable count in ball arithmetic (needs python-flint)."""
-    trials: int = 0
+    n_trials: int = 0
     """Also run so many random trials of the procedure (at lr, or 0.05) and say where they end."""
     out: Path = Path("results/equilibria")
     """Folder for the data, the settings and the figure."""
@@ -35,7 +35,7 @@ class Settings(Problem):
         super().__post_init__()
         if self.weight_decay is not None:
             number("weight_decay", self.weight_decay, above=0)
-        whole_number("trials", self.trials, low=0, high=2**32)
+        whole_number("n_trials", self.n_trials, low=0, high=2**32)
         if self.lr is not None:
             number("lr", self.lr, above=0)
 
@@ -47,11 +47,14 @@ def main(arguments: list[str]) -> int:
 
     import jax
 
-    from ..analysis.basins import basin_fractions
-    from ..analysis.equilibria import decay_bound, equilibria
-    from ..ensemble.protocol import Protocol
+    from ..equilibria.census import equilibria
+    from ..equilibria.equations import decay_bound
     from ..plotting.equilibria import eigenvalue_panel
     from ..plotting.style import figure
+    from ..trials.problems import Given
+    from ..trials.run import run_trials
+    from ..trials.shares import table
+    from ..trials.starts import Starts
 
     with jax.enable_x64(True):
         moments = load(settings)
@@ -60,22 +63,22 @@ def main(arguments: list[str]) -> int:
             raise ValueError("weight_decay: yx is zero, so there is no default; give one")
         decay = bound / 10 if settings.weight_decay is None else settings.weight_decay
         system = system_of(settings, decay)
-        found = equilibria(system, moments, settings.n, lr=settings.lr, certify=settings.certify)
+        found = equilibria(system, moments, n=settings.n, lr=settings.lr, certify=settings.certify)
         dataset = found.to_dataset()
         print(f"{settings.system} on {settings.moments}, m = {moments.m}, n = {found.n}, "
               f"λ = {decay:.6g}\n\n{found}")  # fmt: skip
-        basins = None
-        if settings.trials:
-            protocol = Protocol(n=found.n, lr=settings.lr or 0.05)
-            basins = basin_fractions(system, moments, protocol, settings.trials, seed=settings.seed, census=found)
-            print(f"\n{settings.trials:,} random trials, weights {protocol.encoder}, lr {protocol.lr}\n{basins}")
+        trials = None
+        if settings.n_trials:
+            problem, starts = Given(system, moments, settings.lr or 0.05, found), Starts(n=found.n)
+            trials = run_trials(problem, settings.n_trials, starts=starts, seed=settings.seed)
+            print(f"\n{settings.n_trials:,} random trials, weights {starts.encoder}, lr {problem.lr}\n{table(trials)}")
     with staged(folder) as stage:
         written = [
             save_dataset(dataset, stage / "equilibria.nc"),
             save_settings(as_toml(settings), stage / "settings.toml"),
         ]
-        if basins is not None:
-            written.append(save_dataset(basins.trials, stage / "trials.nc"))
+        if trials is not None:
+            written.append(save_dataset(trials, stage / "trials.nc"))
         with figure(1, 1, width=3.6, height=2.8) as (fig, axes):
             eigenvalue_panel(axes[0], dataset)
             written += save_figure(fig, stage / "equilibria")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from ..storage import check_folder, staged
+from .assignments import read_assignments
 from .settings import read_settings
 
 
@@ -19,28 +19,43 @@ class Settings:
     """Ids such as T-3 or P-trajectories, or all."""
     out: Path = Path("results/figures")
     """Folder to write to."""
+    set: tuple[str, ...] = ()
+    """Change parameters of one figure: NAME=VALUE …, such as eta=0,0.02; the caption says so."""
     fast: bool = False
     """Small sizes, for a quick look."""
+    list: bool = False
+    """Print ids, parameters and their defaults, and make nothing."""
     config: Path | None = None
     """A TOML file with any of these settings; the command line overrides it."""
 
 
 def main(arguments: list[str]) -> int:
     settings = read_settings(Settings, "figures", arguments)
-    folder = check_folder(settings.out)
+    changes = read_assignments(settings.set)
+    if changes and (len(set(settings.ids)) != 1 or "all" in settings.ids):
+        raise ValueError("set: it changes one figure; give one id")
 
-    from ..gallery import PICTURES, make
+    from ..papers.figures import PICTURES, make_figure
 
+    if settings.list:
+        for picture in PICTURES.values():
+            print(
+                f"{picture.id:15} {', '.join(f'{name}={_text(value)}' for name, value in picture.parameters.items())}"
+            )
+        return 0
     names = {name.lower(): name for name in PICTURES}
-    wanted = list(names) if "all" in settings.ids else [name.lower() for name in settings.ids]
+    wanted = [*names] if "all" in settings.ids else [name.lower() for name in settings.ids]
     for name in wanted:
         if name not in names:
             raise ValueError(f"ids: unknown figure {name!r}; there are {', '.join(PICTURES)}, or all")
     for name in dict.fromkeys(wanted):
         began = time.perf_counter()
-        with staged(folder) as stage:
-            written = make(PICTURES[names[name]], stage, fast=settings.fast)
+        written = make_figure(name, settings.out, fast=settings.fast, **changes)
         files = ", ".join(path.name for path in written)
         print(f"{names[name]:15} {files}  ({time.perf_counter() - began:.1f} s)", flush=True)
-    print(f"in {folder}")
+    print(f"in {settings.out}")
     return 0
+
+
+def _text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

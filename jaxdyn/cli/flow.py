@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..checks import number, one_of, whole_number
-from ..names import ALGORITHMS, SOLVERS
+from ..names import SOLVERS, SYSTEMS
 from ..storage import check_folder, save_dataset, save_figure, save_settings, staged
 from .settings import as_toml, read_settings
 
@@ -20,13 +20,13 @@ class Settings:
     """
 
     views: str = "digits"
-    """"digits" (scikit-learn's, augmented), an .npz file with arrays x and y, or two .npy files "x.npy,y.npy"."""
-    dim: int = 6
-    """Input dimension m: the views' principal components that are kept."""
+    """A data set ("digits", "patches", …), an .npz file with images or with views x and y, or "x.npy,y.npy"."""
+    m: int = 6
+    """Input dimension: the views' principal components that are kept."""
     system: Literal["sg", "ema", "objective"] = "sg"
     """Stop gradient, moving average, or the plain objective."""
     n: int | None = None
-    """Embedding dimension; default: dim + 2."""
+    """Embedding dimension; default: m + 2."""
     weight_decay: float = 0.001
     """λ of encoder and predictor, per unit of time."""
     predictor_lr_ratio: float = 1.0
@@ -47,11 +47,11 @@ class Settings:
     """A TOML file with any of these settings; the command line overrides it."""
 
     def __post_init__(self):
-        whole_number("dim", self.dim)
+        whole_number("m", self.m)
         whole_number("seed", self.seed, low=0, high=2**32 - 1)
         if self.n is not None:
             whole_number("n", self.n)
-        one_of("system", self.system, tuple(ALGORITHMS))
+        one_of("system", self.system, tuple(SYSTEMS))
         one_of("solver", self.solver, SOLVERS)
         for name in ("weight_decay", "ema_rate"):
             number(name, getattr(self, name), low=0)
@@ -66,12 +66,11 @@ def main(arguments: list[str]) -> int:
 
     import jax
 
-    from ..experiments.spectrum import spectrum
-    from ..moments import Moments
+    from ..data.loading import load_moments
+    from ..papers.figures.spectrum import spectrum
     from ..plotting.flow import spectrum_panels
     from ..plotting.style import figure
     from ..systems.siamese import MovingAverage, Objective, StopGradient
-    from ..views import digits_views, load_views
 
     ratio = settings.predictor_lr_ratio
     systems = {
@@ -80,14 +79,10 @@ def main(arguments: list[str]) -> int:
         "objective": lambda: Objective(settings.weight_decay, ratio),
     }
     with jax.enable_x64(True):
-        if settings.views == "digits":
-            views = digits_views(jax.random.key(settings.seed), settings.dim)
-        else:
-            views = load_views(settings.views, settings.dim)
         dataset = spectrum(
             systems[settings.system](),
-            Moments.from_views(*views),
-            n=settings.n or settings.dim + 2,
+            load_moments(settings.views, settings.m, seed=settings.seed),
+            n=settings.n or settings.m + 2,
             t1=settings.t1,
             scale=settings.scale,
             seed=settings.seed,
@@ -113,12 +108,11 @@ def _summary(settings: Settings, dataset) -> str:
     alive = int((last["eigenvalue"] > 1e-3 * dataset["eigenvalue"].max()).sum())
     names = {"balance": "balance", "balance_residual": "its residual", "objective": "E", "surrogate": "F"}
     lines = [
-        f"{settings.system} on {settings.views}, m = {settings.dim}, λ = {settings.weight_decay:g}: "
+        f"{settings.system} on {settings.views}, m = {settings.m}, λ = {settings.weight_decay:g}: "
         f"{dataset.attrs['status'].replace('_', ' ')} at t = {dataset.attrs['stopped_at']:g}",
         f"  spectrum of S, t = 0   {values(first)}",
         f"  spectrum of S, end     {values(last)}",
-        f"  modes alive at the end {alive} of {settings.dim}"
-        + ("  (collapsed)" if alive == 0 or _gone(dataset) else ""),
+        f"  modes alive at the end {alive} of {settings.m}" + ("  (collapsed)" if alive == 0 or _gone(dataset) else ""),
         *(
             f"  {label:22} {float(first[name]):.3e} at t = 0, {float(last[name]):.3e} at the end"
             for name, label in names.items()

@@ -11,14 +11,14 @@ class Problem:
     """Second moments and a system on them."""
 
     moments: str = "scalar"
-    """"scalar" (m = 1: rho and tau below), "digits" (scikit-learn's, augmented), an .npz file with xx and yx, or
-    with paired views x and y, or two .npy files "x.npy,y.npy"."""
+    """"scalar" (m = 1: rho and tau below), a data set ("digits", "patches", …), an .npz file with xx and yx, or with
+    paired views x and y, or two .npy files "x.npy,y.npy"."""
     rho: float = 1.0
     """E[x²] for scalar moments."""
     tau: float = 0.8
     """E[yx] for scalar moments."""
-    dim: int | None = None
-    """Input dimension m: principal components kept of digits (default 2) or of views (default all)."""
+    m: int | None = None
+    """Input dimension: principal components kept of data sets (default 2) or of views (default all)."""
     system: Literal["sg", "ema"] = "sg"
     """Stop gradient or moving average; they share equilibria, not their stability."""
     n: int | None = None
@@ -41,25 +41,24 @@ class Problem:
         number("predictor_lr_ratio", self.predictor_lr_ratio, above=0)
         number("ema_rate", self.ema_rate, low=0)
         whole_number("seed", self.seed, low=0, high=2**32 - 1)
-        for name in ("dim", "n"):
+        for name in ("m", "n"):
             if getattr(self, name) is not None:
                 whole_number(name, getattr(self, name))
 
 
 def load(settings: Problem) -> Any:
     """The moments, in float64 (call it under `jax.enable_x64`)."""
-    import jax
 
+    from ..data.loading import load_moments
     from ..moments import Moments
-    from ..views import digits_views, load_moments
 
     if settings.moments == "scalar":
-        if settings.dim not in (None, 1):
-            raise ValueError(f"dim: scalar moments have one dimension, got {settings.dim}")
+        if settings.m not in (None, 1):
+            raise ValueError(f"m: scalar moments have one dimension, got {settings.m}")
         return Moments.scalar(settings.rho, settings.tau)
-    if settings.moments == "digits":
-        return Moments.from_views(*digits_views(jax.random.key(settings.seed), settings.dim or 2))
-    return load_moments(settings.moments, settings.dim)
+    is_file = settings.moments.endswith((".npz", ".npy"))
+    m = settings.m if settings.m is not None or is_file else 2
+    return load_moments(settings.moments, m, seed=settings.seed)
 
 
 def system_of(settings: Problem, weight_decay: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 
 import tyro
 
-from ..ensemble.laws import Law, LawLike
+from ..trials.laws import Law, LawLike
 
 Settings = TypeVar("Settings")
 

@@ -38,21 +38,21 @@ def main(arguments: list[str]) -> int:
     import jax
     import numpy as np
 
-    from ..analysis.continuation import branches
-    from ..analysis.equilibria import decay_bound
-    from ..analysis.threshold import collapse_threshold
+    from ..equilibria.branches import branches
+    from ..equilibria.equations import decay_bound
+    from ..equilibria.threshold import collapse_threshold
     from ..plotting.equilibria import branch_panel
     from ..plotting.style import figure
 
     with jax.enable_x64(True):
         moments = load(settings)
         bound = float(decay_bound(moments))
-        thresholds = collapse_threshold(moments, system_of(settings, 1.0), settings.n, points=settings.points)
+        thresholds = collapse_threshold(system_of(settings, 1.0), moments, n=settings.n, points=settings.points)
         print(f"{settings.system} on {settings.moments}, m = {moments.m}, n = {settings.n or moments.m + 1}\n")
         print(f"{'rank':>4}  {'threshold λ*':>14}  {'share of bound':>14}  how it ends")
         for each in thresholds:
             doubt = "" if each.complete else "  (NOT complete: a census of the search missed paths)"
-            print(f"{each.rank:4d}  {each.decay:14.8g}  {each.decay / bound:14.6f}  {each.kind}{doubt}")
+            print(f"{each.rank:4d}  {each.weight_decay:14.8g}  {each.weight_decay / bound:14.6f}  {each.kind}{doubt}")
         if not thresholds:
             print("  no stable nonzero equilibrium at any weight decay that was looked at")
         print(f"\nbound ¼‖YX^(−½)‖² = {bound:.8g}: above it the origin is the only equilibrium")
@@ -61,13 +61,13 @@ def main(arguments: list[str]) -> int:
         if thresholds and singular:
             print("no branches: they need a nonsingular xx")
         elif thresholds:
-            lowest = min(each.decay for each in thresholds)
+            lowest = min(each.weight_decay for each in thresholds)
             dataset = branches(lambda decay: (system_of(settings, decay), moments), lowest / 20, bound,
                                start=lowest / 2, n=settings.n)  # fmt: skip
     if dataset is None:
         print("nothing was written")
         return 0
-    dataset = dataset.assign_attrs(thresholds=[each.decay for each in thresholds])
+    dataset = dataset.assign_attrs(thresholds=[each.weight_decay for each in thresholds])
     with staged(folder) as stage:
         written = [
             save_dataset(dataset, stage / "threshold.nc"),

@@ -48,7 +48,7 @@ class Settings:
     """From one view's embedding to the other's."""
     rule: Literal["gradient", "directpred", "directpred_released", "directcopy", "least_squares"] = "gradient"
     """How a linear predictor is set."""
-    method: Literal["sg", "ema", "objective", "mixed"] = "ema"
+    system: Literal["sg", "ema", "objective", "mixed"] = "ema"
     """Stop gradient, moving average, plain objective, or a mixture of objective and moving average."""
     loss: Literal["normalised", "euclidean"] = "normalised"
     """Half the squared distance of unit vectors, or of the vectors themselves."""
@@ -81,7 +81,7 @@ class Settings:
     ema_decay: tuple[float, ...] = (0.99,)
     """α of the teacher, per step."""
     objective_share: tuple[float, ...] = (0.0,)
-    """Of method mixed: the weight of the plain objective."""
+    """Of system mixed: the weight of the plain objective."""
     symmetrise: tuple[int, ...] = (0,)
     """1: make the predictor symmetric after each step."""
     epsilon: tuple[float, ...] = (0.0,)
@@ -137,8 +137,8 @@ def main(arguments: list[str]) -> int:
     folder = check_folder(settings.out)
     began = time.perf_counter()
 
-    from ..datasets import load_dataset
-    from ..networks.run import summary, train
+    from ..data import load_dataset
+    from ..networks.train import summary, train
     from ..plotting.style import figure
     from ..plotting.training import training_panels
 
@@ -156,7 +156,7 @@ def main(arguments: list[str]) -> int:
         with figure(2, 3, height=4.6) as (fig, axes):
             training_panels(axes, found)
             written += save_figure(fig, stage / "train")
-    print(f"{settings.method} on {settings.data}: {settings.encoder} encoder, {settings.predictor} predictor, "
+    print(f"{settings.system} on {settings.data}: {settings.encoder} encoder, {settings.predictor} predictor, "
           f"{recipe.steps} steps, {settings.seeds} seeds, mean ± std\n")  # fmt: skip
     print(summary(found))
     print(f"\nwrote {', '.join(path.name for path in written)} to {folder} in {time.perf_counter() - began:.1f} s")
@@ -167,7 +167,7 @@ def _recipe(settings: Settings) -> tuple[Any, list[Any], list[str]]:
     """The recipe, the knobs of every setting, and what tells the settings apart."""
     import dataclasses
 
-    from ..datasets import Augmentation
+    from ..data import Augmentation
     from ..networks.recipe import Knobs, Recipe
 
     view = Augmentation(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Augmentation)})
@@ -176,5 +176,5 @@ def _recipe(settings: Settings) -> tuple[Any, list[Any], list[str]]:
     values = [getattr(settings, name) or (None,) for name in _KNOBS]
     knobs = [Knobs(**dict(zip(_KNOBS, each, strict=True))) for each in itertools.product(*values)]
     several = [name for name, each in zip(_KNOBS, values, strict=True) if len(each) > 1]
-    labels = [", ".join(f"{name} {getattr(each, name):g}" for name in several) or settings.method for each in knobs]
+    labels = [", ".join(f"{name} {getattr(each, name):g}" for name in several) or settings.system for each in knobs]
     return recipe, knobs, labels

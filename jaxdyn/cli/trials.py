@@ -5,30 +5,40 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
+
+import tyro
 
 from ..checks import one_of, whole_number
-from ..ensemble.protocol import Protocol
-from ..names import ALGORITHMS, DTYPES, ENGINES
+from ..names import DTYPES, ENGINES, SYSTEMS
 from ..storage import check_folder, save_dataset, save_figure, save_settings, staged
+from ..trials.scalar_laws import ScalarLaws
+from ..trials.starts import Starts, Stopping
 from .progress import progress_bar
 from .settings import as_toml, read_settings
 
+Part = TypeVar("Part")
+
 
 @dataclass(frozen=True)
-class Settings(Protocol):
+class Settings(ScalarLaws, Starts, Stopping):
     """Random trials at m = 1: draw ρ, τ, λ and starting weights, train, and say where each trial ends.
 
     Prints the table of outcomes beside the published percentages (P §5), and writes the data, the
     settings and figures. The default settings are ours: the paper states the laws of ρ, τ and λ alone.
     """
 
+    system: tyro.conf.Suppress[Literal["sg", "ema", "objective"]] = "sg"
+    systems: tuple[Literal["sg", "ema", "objective"], ...] = ("sg", "ema")
+    """Which procedures to run."""
+    ema_decay: float = ScalarLaws.ema_decay  # type: ignore[assignment]
+    """Decay α in [0, 1] of the moving-average teacher, per step: C ← αC + (1 − α)A. C(0) = A(0)."""
+    ema_rises_over: int | None = None
+    """If given, α rises to 1 over so many steps, as BYOL's does: α(k) = 1 − (1 − α)(1 + cos(πk/K))/2."""
     n_trials: int = 10_000
-    """Number of trials of each algorithm."""
+    """Number of trials of each system."""
     seed: int = 0
     """Seed of the experiment; trial i depends on (seed, i) alone."""
-    algorithms: tuple[Literal["sg", "ema", "objective"], ...] = ("sg", "ema")
-    """Which procedures to run."""
     engine: Literal[ENGINES] = "auto"  # type: ignore[valid-type]
     """What runs the trials."""
     dtype: Literal["float64", "float32"] = "float64"
@@ -45,25 +55,31 @@ class Settings(Protocol):
     """A TOML file with any of these settings; the command line overrides it."""
 
     def __post_init__(self):
-        super().__post_init__()
+        for kind in (ScalarLaws, Starts, Stopping):
+            kind.__post_init__(self)
         whole_number("n_trials", self.n_trials)
         whole_number("seed", self.seed, low=0, high=2**32 - 1)
         whole_number("sensitivity_trials", self.sensitivity_trials)
-        if not self.algorithms or len(set(self.algorithms)) < len(self.algorithms):
-            raise ValueError(f"algorithms: expected different names, got {' '.join(self.algorithms) or 'none'}")
-        for name in self.algorithms:
-            one_of("algorithms", name, tuple(ALGORITHMS))
+        if not self.systems or len(set(self.systems)) < len(self.systems):
+            raise ValueError(f"systems: expected different names, got {' '.join(self.systems) or 'none'}")
+        for name in self.systems:
+            one_of("systems", name, tuple(SYSTEMS))
         one_of("engine", self.engine, ENGINES)
         one_of("dtype", self.dtype, DTYPES)
         if self.dtype == "float32" and self.tolerance < 1e-6:
             raise ValueError(f"tolerance: float32 cannot resolve {self.tolerance:g}; use at least 1e-6, or float64")
         if self.batch_size is not None:
             whole_number("batch_size", self.batch_size)
+        if self.ema_rises_over is not None:
+            whole_number("ema_rises_over", self.ema_rises_over)
+            if "ema" not in self.systems:
+                raise ValueError("ema_rises_over: it belongs to system ema")
+            if self.sensitivity:
+                raise ValueError("ema_rises_over: --sensitivity varies constant decays")
 
-    @property
-    def protocol(self) -> Protocol:
-        """The settings that are the protocol's."""
-        return Protocol(**{field.name: getattr(self, field.name) for field in dataclasses.fields(Protocol)})
+    def part(self, kind: type[Part], **changes: Any) -> Part:
+        """The settings that are of one kind: `ScalarLaws`, `Starts` or `Stopping`."""
+        return kind(**({field.name: getattr(self, field.name) for field in dataclasses.fields(kind)} | changes))  # type: ignore[arg-type]
 
 
 def main(arguments: list[str]) -> int:
@@ -71,23 +87,23 @@ def main(arguments: list[str]) -> int:
     folder = check_folder(settings.out)
     began = time.perf_counter()
 
-    from ..ensemble.table import format_table
-    from ..ensemble.trials import run_trials
-    from ..experiments.portrait import portrait
+    from ..papers.figures.portrait import portrait
+    from ..papers.published import PUBLISHED
+    from ..schedules import byol_decay
+    from ..trials.run import run_trials
+    from ..trials.shares import table
 
-    protocol, results = settings.protocol, {}
-    for algorithm in settings.algorithms:
-        with progress_bar(settings.n_trials, algorithm.upper()) as progress:
-            results[algorithm] = run_trials(
-                algorithm,
-                protocol,
-                settings.n_trials,
-                settings.seed,
-                engine=settings.engine,
-                dtype=settings.dtype,
-                batch_size=settings.batch_size,
+    starts, stopping, results = settings.part(Starts), settings.part(Stopping), {}
+    for system in settings.systems:
+        changes: dict[str, Any] = {"system": system}
+        if system == "ema" and settings.ema_rises_over is not None:
+            changes["ema_decay"] = byol_decay(settings.ema_decay, settings.ema_rises_over)
+        with progress_bar(settings.n_trials, system.upper()) as progress:
+            results[system] = run_trials(
+                settings.part(ScalarLaws, **changes), settings.n_trials, starts=starts, stopping=stopping,
+                seed=settings.seed, engine=settings.engine, dtype=settings.dtype, batch_size=settings.batch_size,
                 progress=progress,
-            )
+            )  # fmt: skip
     files = {"trials.nc": _together(results), "trajectories.nc": portrait()}
     if settings.sensitivity:
         files["sensitivity.nc"] = _sensitivity(settings)
@@ -96,50 +112,47 @@ def main(arguments: list[str]) -> int:
         written.append(save_settings(as_toml(settings), stage / "settings.toml"))
         written += _draw(stage, files, results)
     ours = (
-        " (default protocol: ours, chosen inside\nthe family that gives the published pair)"
-        if protocol == Protocol()
+        " (default settings: ours, chosen inside\nthe family that gives the published pair)"
+        if all(settings.part(kind) == kind() for kind in (ScalarLaws, Starts, Stopping))
+        and settings.ema_rises_over is None
         else ""
     )
-    print(f"m = 1, n = {protocol.n}, {settings.n_trials:,} trials of each algorithm, seed {settings.seed}{ours}\n")
-    print(format_table(results))
+    print(f"m = 1, n = {settings.n or 2}, {settings.n_trials:,} trials of each system, seed {settings.seed}{ours}\n")
+    print(table(results, published=PUBLISHED))
     print(f"\nwrote {', '.join(path.name for path in written)}\nto {folder} in {time.perf_counter() - began:.1f} s")
     return 0
 
 
 def _together(results):
-    """One dataset of all algorithms, the draws they share without the algorithm axis."""
+    """One dataset of all systems, the draws they share without the system axis."""
     import xarray as xr
 
     shared = ["rho", "tau", "weight_decay", "lr", "discriminant", "epsilon", "start_radius"]
     first = next(iter(results.values()))
     parts = [dataset.drop_vars(shared) for dataset in results.values()]
-    joined = xr.concat(parts, xr.Variable("algorithm", list(results)), combine_attrs="drop")
+    joined = xr.concat(parts, xr.Variable("system", list(results)), combine_attrs="drop")
     together = xr.merge([first[shared], joined], combine_attrs="drop")
     for name, variable in together.data_vars.items():
         variable.attrs.update(first[name].attrs)
-    own = json.loads(first.attrs["settings"]) | {"algorithm": list(results)}
+    own = json.loads(first.attrs["settings"]) | {"system": list(results)}
     return together.assign_attrs(
-        first.attrs | {"title": "m = 1 trials", "algorithm": ", ".join(results), "settings": json.dumps(own)}
+        first.attrs | {"title": "m = 1 trials", "system": ", ".join(results), "settings": json.dumps(own)}
     )
 
 
 def _sensitivity(settings: Settings):
-    from ..experiments.sensitivity import n_sensitivity_trials, sensitivity
+    from ..papers.figures.sensitivity import n_sensitivity_trials, sensitivity
 
-    protocol = settings.protocol
-    with progress_bar(n_sensitivity_trials(protocol, settings.sensitivity_trials), "sensitivity") as progress:
+    laws, starts = settings.part(ScalarLaws), settings.part(Starts)
+    with progress_bar(n_sensitivity_trials(laws, starts, settings.sensitivity_trials), "sensitivity") as progress:
         return sensitivity(
-            protocol,
-            settings.sensitivity_trials,
-            settings.seed,
-            engine=settings.engine,
-            dtype=settings.dtype,
-            batch_size=settings.batch_size,
-            progress=progress,
-        )
+            laws, settings.sensitivity_trials, starts=starts, stopping=settings.part(Stopping), seed=settings.seed,
+            engine=settings.engine, dtype=settings.dtype, batch_size=settings.batch_size, progress=progress,
+        )  # fmt: skip
 
 
 def _draw(folder: Path, files, results) -> list[Path]:
+    from ..papers.published import PUBLISHED
     from ..plotting.style import figure
     from ..plotting.trials import outcome_map, sensitivity_panels, trajectory_panels
 
@@ -148,11 +161,12 @@ def _draw(folder: Path, files, results) -> list[Path]:
         trajectory_panels(axes, files["trajectories.nc"])
         written += save_figure(fig, folder / "trajectories")
     with figure(1, len(results), height=3.2) as (fig, axes):
-        for ax, (algorithm, dataset) in zip(axes, results.items(), strict=True):
-            outcome_map(ax, dataset, algorithm)
+        for ax, (system, dataset) in zip(axes, results.items(), strict=True):
+            outcome_map(ax, dataset, system)
         written += save_figure(fig, folder / "outcomes")
     if "sensitivity.nc" in files:
+        outer = {name: numbers["outer"] for name, numbers in PUBLISHED.items()}
         with figure(2, 2, height=6.0) as (fig, axes):
-            sensitivity_panels(axes, files["sensitivity.nc"])
+            sensitivity_panels(axes, files["sensitivity.nc"], outer)
             written += save_figure(fig, folder / "sensitivity")
     return written

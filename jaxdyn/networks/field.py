@@ -22,7 +22,7 @@ def update_field(program: Program, state: State, knobs: Knobs, batch: Batch) -> 
         scaled = jax.tree.map(lambda leaf: knobs.predictor_lr_ratio * leaf, down.predictor)
         return jax.tree.map(lambda leaf: -leaf, down._replace(predictor=scaled))
 
-    if program.recipe.method in ("ema", "mixed"):
+    if program.recipe.system in ("ema", "mixed"):
         rate = (1 - knobs.ema_decay) / knobs.lr
 
         def field(t: Any, point: Any, data: Any) -> Any:

@@ -10,12 +10,12 @@ import optax
 from jaxtyping import Array
 
 from ..checks import number, one_of, whole_number
-from ..datasets.augment import Augmentation
+from ..data.augment import Augmentation
 from .encoders import ENCODERS
 from .predictors import PREDICTORS, RULES
 
 VIEW = Augmentation(shift=1, contrast=0.3, noise=0.1, cutout=3)
-METHODS = ("sg", "ema", "objective", "mixed")
+TRAINED = ("sg", "ema", "objective", "mixed")
 LOSSES = ("normalised", "euclidean")
 
 
@@ -24,7 +24,7 @@ class Recipe:
     """The structure of a training run.
 
     encoder, width, depth, heads, patch, projector, hidden, embedding: see `build_encoder`. predictor: see
-    `build_predictor`; rule: how a linear predictor is set, "gradient" or without gradients (T §4). method: "sg",
+    `build_predictor`; rule: how a linear predictor is set, "gradient" or without gradients (T §4). system: "sg",
     "ema", "objective" (no stop gradient) or "mixed". loss: half the squared distance of unit vectors
     (1 − cosine) or of the vectors themselves. both_sides: each view predicts the other. masked: views are a
     sample's visible and hidden patches (needs the ViT). schedule, warmup: of the learning rate over `steps`
@@ -41,7 +41,7 @@ class Recipe:
     embedding: int = 32
     predictor: Literal["none", "linear", "linear_bias", "mlp", "mlp_bias", "vit"] = "linear"
     rule: Literal["gradient", "directpred", "directpred_released", "directcopy", "least_squares"] = "gradient"
-    method: Literal["sg", "ema", "objective", "mixed"] = "ema"
+    system: Literal["sg", "ema", "objective", "mixed"] = "ema"
     loss: Literal["normalised", "euclidean"] = "normalised"
     both_sides: bool = True
     masked: bool = False
@@ -58,7 +58,7 @@ class Recipe:
         one_of("encoder", self.encoder, ENCODERS)
         one_of("predictor", self.predictor, PREDICTORS)
         one_of("rule", self.rule, RULES)
-        one_of("method", self.method, METHODS)
+        one_of("system", self.system, TRAINED)
         one_of("loss", self.loss, LOSSES)
         one_of("optimizer", self.optimizer, ("sgd", "adamw"))
         one_of("schedule", self.schedule, ("constant", "cosine"))
@@ -82,12 +82,12 @@ class Recipe:
     @property
     def has_teacher(self) -> bool:
         """Whether a stopped or averaged copy takes part."""
-        return self.method != "objective"
+        return self.system != "objective"
 
     @property
     def has_objective(self) -> bool:
         """Whether the gradient goes through the target, too."""
-        return self.method in ("objective", "mixed")
+        return self.system in ("objective", "mixed")
 
     def with_(self, **changes: Any) -> "Recipe":
         """A copy with changes."""
@@ -100,7 +100,7 @@ class Knobs(NamedTuple):
     lr: learning rate of the encoder, in the optimizer's units. predictor_lr_ratio: α_p. weight_decay,
     predictor_weight_decay: η_s and η_p, as in P and T a rate per unit of the encoder's learning rate, whatever
     α_p is; None takes weight_decay. ema_decay: α of the teacher, per step (methods ema and mixed).
-    objective_share: κ of method mixed, which descends (1 − κ)F + κE. symmetrise: 1 if the predictor is made
+    objective_share: κ of system mixed, which descends (1 − κ)F + κE. symmetrise: 1 if the predictor is made
     symmetric after each step. epsilon, offset, memory, every: ε, c, ρ of a predictor's rule (T eqs 18-19, Table 7)
     and the steps from one setting to the next.
     """
@@ -137,7 +137,7 @@ class Knobs(NamedTuple):
     def _check_parts(self, recipe: Recipe) -> None:
         ruled = recipe.rule != "gradient"
         needed = {
-            "objective_share": (recipe.method == "mixed", "method mixed"),
+            "objective_share": (recipe.system == "mixed", "system mixed"),
             "symmetrise": (recipe.predictor not in ("none", "vit"), "a linear or mlp predictor"),
             "epsilon": (ruled and recipe.rule != "least_squares", "rule directpred or directcopy"),
             "offset": (recipe.rule.startswith("directpred"), "rule directpred"),
@@ -182,7 +182,7 @@ def _schedule(recipe: Recipe) -> optax.Schedule:
 
 def teacher_decay(recipe: Recipe, knobs: Knobs, step: Array) -> Any:
     """The teacher's decay in this step: 0 for stop gradient, whose teacher is the student itself."""
-    if recipe.method == "sg":
+    if recipe.system == "sg":
         return 0.0
     if recipe.ema_schedule == "constant":
         return knobs.ema_decay

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
-from ..datasets.base import Split
-from ..systems.predictors import DirectCopy, DirectPred, LeastSquares
+from ..data.base import Split
+from ..systems.direct import DirectCopy, DirectPred, LeastSquares
 from .encoders import Encoder, build_encoder, vit_patch
 from .layers import BATCH
 from .predictors import LinearPredictor, Predictor, build_predictor
@@ -209,7 +209,7 @@ def loss(program: Program, student: Any, state: State, knobs: Knobs, batch: Batc
         assert isinstance(predictor, LinearPredictor)  # `Recipe` saw to it
         chosen = jnp.where(state.step % knobs.every == 0, weight, predictor.weight)
         predictor = eqx.tree_at(lambda p: p.weight, predictor, chosen)
-    share = {"objective": 1.0, "mixed": knobs.objective_share}.get(recipe.method, 0.0)
+    share = {"objective": 1.0, "mixed": knobs.objective_share}.get(recipe.system, 0.0)
     value = jnp.zeros(())
     for i, f in enumerate(fs):
         u, stats = predict(predictor, stats, f, hidden)

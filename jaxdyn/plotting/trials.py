@@ -6,9 +6,8 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 
-from ..ensemble.table import PUBLISHED
-from ..ensemble.trials import Outcome
-from ..names import ALGORITHMS
+from ..names import SYSTEMS
+from ..trials.scalar import Outcome
 from .style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 
 # Colour and marker both tell the outcomes apart, so that grey print loses nothing.
@@ -52,7 +51,7 @@ def trajectory_panels(axes: Sequence[Axes], dataset: xr.Dataset) -> None:
     axes[0].figure.legend(handles, labels, loc="outside lower center", ncols=5)
 
 
-def outcome_map(ax: Axes, dataset: xr.Dataset, algorithm: str) -> None:
+def outcome_map(ax: Axes, dataset: xr.Dataset, system: str) -> None:
     """Every trial at (ε, start radius), marked by its outcome."""
     outcomes = dataset["outcome"].values
     for outcome, (colour, marker, size) in OUTCOME_STYLE.items():
@@ -78,45 +77,48 @@ def outcome_map(ax: Axes, dataset: xr.Dataset, algorithm: str) -> None:
         missing = f"{epsilon.size - drawn.size:,} trials with ε = 0 or τ = 0 are not shown"
         ax.annotate(missing, (0.02, 0.98), xycoords="axes fraction", va="top", fontsize=6.5)
     ax.axvline(0.25, color=GREY, lw=0.8, ls=":")
-    ax.set(
-        title=ALGORITHMS[algorithm], xlabel="$\\varepsilon=\\lambda\\rho/\\tau^2$", ylabel="start radius $\\|a(0)\\|$"
-    )
+    ax.set(title=SYSTEMS[system], xlabel="$\\varepsilon=\\lambda\\rho/\\tau^2$", ylabel="start radius $\\|a(0)\\|$")
     legend = ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, handletextpad=0.2, columnspacing=1.0)
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1)
 
 
-def sensitivity_panels(axes: Sequence[Axes], dataset: xr.Dataset) -> None:
-    """Outer-sphere percentage over the initial law: SG by n, EMA by n and by ema_decay; then pair against pair."""
-    cells = dataset[["algorithm", "law", "n", "ema_decay", "outer", "outer_low", "outer_high"]].to_dataframe()
-    sg, ema = (cells.loc[cells["algorithm"] == name] for name in ("sg", "ema"))
+def sensitivity_panels(axes: Sequence[Axes], dataset: xr.Dataset, published: dict[str, float]) -> None:
+    """Outer-sphere percentage over the initial law: SG by n, EMA by n and by ema_decay; then pair against pair.
+
+    `published`: percentages by system, drawn in.
+    """
+    cells = dataset[["system", "law", "n", "ema_decay", "outer", "outer_low", "outer_high"]].to_dataframe()
+    sg, ema = (cells.loc[cells["system"] == name] for name in ("sg", "ema"))
     n, decay = int(ema["n"].mode()[0]), float(ema.loc[ema["n"] != ema["n"].mode()[0], "ema_decay"].iloc[0])
-    _by_law(axes[0], sg, "n", "n = {}", "sg", ALGORITHMS["sg"])
-    _by_law(axes[1], ema.loc[ema["ema_decay"] == decay], "n", "n = {}", "ema", f"{ALGORITHMS['ema']}, α = {decay}")
-    _by_law(axes[2], ema.loc[ema["n"] == n], "ema_decay", "α = {}", "ema", f"{ALGORITHMS['ema']}, n = {n}")
-    _pairs(axes[3], sg.loc[sg["n"] == n], ema.loc[ema["n"] == n], n)
+    _by_law(axes[0], sg, "n", "n = {}", published["sg"], SYSTEMS["sg"])
+    _by_law(
+        axes[1], ema.loc[ema["ema_decay"] == decay], "n", "n = {}", published["ema"], f"{SYSTEMS['ema']}, α = {decay}"
+    )
+    _by_law(axes[2], ema.loc[ema["n"] == n], "ema_decay", "α = {}", published["ema"], f"{SYSTEMS['ema']}, n = {n}")
+    _pairs(axes[3], sg.loc[sg["n"] == n], ema.loc[ema["n"] == n], n, published)
 
 
 _MARKS = tuple(zip((BLUE, ORANGE, GREEN, RED, PURPLE, SKY), "os^DvP", strict=True))
 
 
-def _by_law(ax: Axes, table, key: str, text: str, name: str, title: str) -> None:
+def _by_law(ax: Axes, table, key: str, text: str, published: float, title: str) -> None:
     laws = list(dict.fromkeys(table["law"]))
     for (value, group), (colour, mark) in zip(table.groupby(key), _MARKS, strict=False):
         error = np.abs(group[["outer_low", "outer_high"]].to_numpy().T - group["outer"].to_numpy())
         at = [laws.index(law) for law in group["law"]]
         ax.errorbar(at, group["outer"], error, fmt=mark, ms=3.2, color=colour, lw=0.8, label=text.format(value))
-    ax.axhline(PUBLISHED[name][Outcome.OUTER], color=BLACK, lw=0.8, ls="--", label="published")
+    ax.axhline(published, color=BLACK, lw=0.8, ls="--", label="published")
     ax.set_xticks(range(len(laws)), [_short(law) for law in laws], rotation=45, ha="right", rotation_mode="anchor")
     ax.set(title=title, ylabel="outer sphere, % of resolved")
     ax.legend(loc="lower right", ncols=2, columnspacing=0.8, handletextpad=0.2)
 
 
-def _pairs(ax: Axes, sg, ema, n: int) -> None:
+def _pairs(ax: Axes, sg, ema, n: int, published: dict[str, float]) -> None:
     """(SG, EMA) percentages of each law, a line through its decays; the published pair as a star."""
     share = sg.set_index("law")["outer"]
-    point = PUBLISHED["sg"][Outcome.OUTER], PUBLISHED["ema"][Outcome.OUTER]
+    point = published["sg"], published["ema"]
     near = [law for law in share.index if abs(share[law] - point[0]) < 8]
     shown = ema.loc[ema["law"].isin(near)]
     for (decay, group), (colour, mark) in zip(shown.groupby("ema_decay"), _MARKS, strict=False):

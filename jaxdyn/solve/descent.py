@@ -1,63 +1,54 @@
-"""Discrete time: the training procedures as written, or with any optax transformation."""
+"""Discrete time: the training procedures as written, or with any optax transformation; one trial."""
 
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
-from jaxtyping import Array, Integer
 
-from ..arrays import ScalarLike, floating_state, is_traced, scalar, traceable
+from ..arrays import ScalarLike, floating_state, scalar, traceable
 from ..checks import whole_number
+from ..schedules import Schedule, as_schedule, at, check_schedules
 from ..status import Status
-from ..systems.base import DiscreteSystem, Step, step_of
-from ..systems.siamese import MovingAverage, Siamese, SiameseState, StudentState
-
-
-class Descent(NamedTuple):
-    """States along a discrete procedure.
-
-    `steps` [time] counts steps from 0; `states` the state's pytree with a leading [time] axis;
-    `status` is `COMPLETED`, or `DIVERGED` if the last state is not finite.
-    """
-
-    steps: Integer[Array, " time"]
-    states: Any
-    status: Integer[Array, ""]
-
-    @property
-    def final(self) -> Any:
-        """The last state."""
-        return jax.tree.map(lambda leaf: leaf[-1], self.states)
+from ..systems.base import DiscreteSystem, Step, check_with, step_of
+from .methods.base import Save, checked_rule, itself
+from .methods.procedure import Optimizer, check_optimizer, optimizer_memory, take_step
+from .methods.rest import Rest, Until
+from .solution import Solution
 
 
 def descend(
     system: DiscreteSystem | Step,
     state: Any,
     data: Any,
-    lr: ScalarLike,
-    steps: int,
-    optimizer: optax.GradientTransformation | None = None,
     *,
+    lr: ScalarLike | Schedule,
+    steps: int,
+    optimizer: Optimizer | None = None,
     save_every: int | None = None,
-) -> Descent:
-    """Run the discrete procedure for `steps` steps.
+    until: Rest | Until | None = None,
+    save: Save | None = None,
+) -> Solution:
+    """Run the discrete procedure for `steps` steps: one trial, traceable.
 
     Args:
-        system: a system, or a bare function step(state, data, lr).
+        system: a system, or a bare function step(state, data, lr). Its schedules are functions of the steps taken.
         state: the start, any pytree of floating arrays.
         data: passed to the procedure: `Moments` for the registered systems.
-        lr: learning rate μ > 0, also the length of a step in flow units: the teacher's decay is
-            α = 1 − β·lr.
+        lr: learning rate μ > 0, a number or a schedule; also the length of a step in flow units: the teacher's decay
+            is α = 1 − β·lr.
         steps: how many steps to take.
-        optimizer: an optax transformation that turns the system's descent directions into updates
-            of encoder and predictor, in place of −lr·gradient (so its own learning rate counts, and
-            `lr` only sets the teacher's decay). α_p and weight decay act inside the gradient.
+        optimizer: what turns the system's descent directions into updates of encoder and predictor, in place of
+            −lr·gradient: a function of the learning rate such as `optax.sgd`, or an optax transformation, whose own
+            learning rate then counts (`lr` only sets the teacher's decay). α_p and weight decay act inside the
+            gradient.
         save_every: return the start and every such step (and the last); default: only the last.
+        until: `Rest(tolerance)`, or until(steps taken, state, data) -> bool, ends the run where it holds after a step:
+            status `CONVERGED`. Such a run has no reverse-mode derivative.
+        save: save(steps taken, state, data) -> what `states` has at each time; default: the state.
 
     Returns:
-        A `Descent`.
+        A `Solution` whose times are numbers of steps.
 
     Raises:
         ValueError: for bad arguments or shapes, and where β·lr > 1 (a decay α < 0).
@@ -70,74 +61,76 @@ def descend(
 
     Source: P §4 (procedures SG, EMA); optax for everything beyond plain steps.
     """
-    step = step_of(system)
     state, dtype = floating_state(state)
-    if isinstance(system, Siamese):
-        system.check(state, data)
-    lr = scalar("lr", lr, above=0)
+    check_procedure(system, optimizer)
+    lr = as_schedule(lr)
+    if not isinstance(lr, Schedule):
+        lr = scalar("lr", lr, above=0)
+    check_with(system, state, data, lr)
     steps = whole_number("steps", steps, high=2**31 - 1)
     save_every = None if save_every is None else whole_number("save_every", save_every)
-    if isinstance(system, MovingAverage) and not is_traced(system.ema_rate, lr) and system.ema_rate * lr > 1 + 1e-6:
-        product = float(system.ema_rate * lr)
-        raise ValueError(f"ema_rate: expected ema_rate * lr <= 1 (a decay in [0, 1]), got {product:g}")
+    check_schedules("system", system, steps)
+    check_schedules("lr", lr, steps)
+    memory = optimizer_memory(system, state, optimizer, lr)
+    numbers = traceable((system, optimizer, memory, data, lr, until), dtype)
+    return _iterate(numbers, state, steps, save_every, itself if save is None else save)
+
+
+def check_procedure(system: Any, optimizer: Any) -> None:
+    """ValueError unless the system has a procedure, or a gradient for the optimizer."""
     if optimizer is None:
-        return _iterate(traceable((_Plain(step), None, data, lr), dtype), state, steps, save_every)
-    if not isinstance(system, Siamese):
-        raise ValueError("optimizer: expected a system with gradient and advance (a Siamese system), got a bare step")
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise ValueError(f"optimizer: expected an optax transformation such as optax.adam(1e-3), got {optimizer!r}")
-    carry = optimizer.init(_student(state))
-    return _iterate(traceable((_Optimised(system, optimizer), carry, data, lr), dtype), state, steps, save_every)
-
-
-class _Plain(eqx.Module):
-    """The procedure as written, with nothing to remember between steps."""
-
-    step: Step
-
-    def __call__(self, carry, state, data, lr):
-        return carry, self.step(state, data, lr)
-
-
-class _Optimised(eqx.Module):
-    """Encoder and predictor moved by an optax transformation, the teacher following as ever."""
-
-    system: Siamese
-    optimizer: optax.GradientTransformation
-
-    def __call__(self, carry, state, data, lr):
-        gradient = self.system.gradient(state, data)
-        update, carry = self.optimizer.update(gradient, carry, _student(state))
-        return carry, self.system.advance(state, cast(StudentState, update), lr)
-
-
-def _student(state: SiameseState) -> StudentState:
-    return StudentState(state.encoder, state.predictor)
+        step_of(system)
+    else:
+        check_optimizer(system, optimizer)
 
 
 @eqx.filter_jit
-def _iterate(numbers, state, steps: int, save_every: int | None) -> Descent:
-    move, carry, data, lr = numbers
+def _iterate(numbers, state, steps: int, save_every: int | None, save: Save) -> Solution:
+    system, optimizer, memory, data, lr, until = numbers
 
-    def advance(pair, count):
-        return jax.lax.fori_loop(0, count, lambda _, pair: move(*pair, data, lr), pair)
+    def move(carry):
+        taken, state, memory, status = carry
+        new, memory = take_step(system, optimizer, taken, state, memory, data, lr)
+        finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(new)]).all()
+        runs = (status == Status.COMPLETED) & finite
+        status = jnp.where((status == Status.COMPLETED) & ~finite, Status.DIVERGED, status)
+        if until is not None:
+            ended = (
+                until.of_step(state, new, at(lr, jnp.asarray(taken, jnp.result_type(*jax.tree.leaves(new)))))
+                if isinstance(until, Rest)
+                else checked_rule(until, taken + 1, new, data)
+            )
+            status = jnp.where(runs & ended, Status.CONVERGED, status)
+        state = jax.tree.map(lambda old, fresh: jnp.where(runs, fresh, old), state, new)
+        return taken + runs, state, memory, status
 
+    def advance(carry, count):
+        if until is None:
+            return jax.lax.fori_loop(0, count, lambda _, carry: move(carry), carry)
+        on = lambda pair: (pair[0] < count) & (pair[1][3] == Status.COMPLETED)  # noqa: E731
+        return jax.lax.while_loop(on, lambda pair: (pair[0] + 1, move(pair[1])), (0, carry))[1]
+
+    carry = (jnp.zeros((), jnp.int32), state, memory, jnp.asarray(Status.COMPLETED, jnp.int32))
     if save_every is None:
-        last = advance((carry, state), steps)[1]
-        times, states = [steps], jax.tree.map(lambda leaf: leaf[None], last)
+        carry = advance(carry, steps)
+        times, states = [steps], jax.tree.map(lambda leaf: leaf[None], carry[1])
     else:
         whole, rest = divmod(steps, save_every)
 
-        def block(pair, _):
-            pair = advance(pair, save_every)
-            return pair, pair[1]
+        def block(carry, _):
+            carry = advance(carry, save_every)
+            return carry, carry[1]
 
-        pair, saved = jax.lax.scan(block, (carry, state), length=whole)
+        carry, saved = jax.lax.scan(block, carry, length=whole)
         parts = [jax.tree.map(lambda leaf: leaf[None], state), saved]
         times = list(range(0, whole * save_every + 1, save_every))
         if rest:
-            parts.append(jax.tree.map(lambda leaf: leaf[None], advance(pair, rest)[1]))
+            carry = advance(carry, rest)
+            parts.append(jax.tree.map(lambda leaf: leaf[None], carry[1]))
             times.append(steps)
         states = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
-    finite = jnp.stack([jnp.isfinite(leaf[-1]).all() for leaf in jax.tree.leaves(states)]).all()
-    return Descent(jnp.asarray(times), states, jnp.where(finite, Status.COMPLETED, Status.DIVERGED))
+    taken, final, _, status = carry
+    times = jnp.asarray(times)
+    if save is not itself:
+        states = jax.vmap(lambda step, state: save(step, state, data))(times, states)
+    return Solution(times, states, final, status, taken, taken)

@@ -1,7 +1,7 @@
 """Continuous time: the flow of a system, integrated by diffrax (the only module that imports it)."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import diffrax
 import equinox as eqx
@@ -9,13 +9,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optimistix
-from jaxtyping import Array, Float, Integer
+from jaxtyping import Array
 
 from ..arrays import ScalarLike, floating_state, is_traced, scalar, traceable
 from ..checks import one_of, whole_number
+from ..schedules import at, check_schedules
 from ..status import Status
-from ..systems.base import ContinuousSystem, Field, field_of
-from ..systems.siamese import Siamese
+from ..systems.base import ContinuousSystem, Field, check_with, field_of
+from .methods.base import Save, check_rate, checked_rule, itself
+from .methods.rest import Rest, Until
+from .solution import Solution
 
 SOLVERS: dict[str, type[diffrax.AbstractSolver]] = {
     "tsit5": diffrax.Tsit5,
@@ -24,58 +27,44 @@ SOLVERS: dict[str, type[diffrax.AbstractSolver]] = {
 }
 
 
-class Trajectory(NamedTuple):
-    """States along a flow.
-
-    `times` [time] in flow units; `states` the state's pytree with a leading [time] axis; `status`
-    a `Status`; `stopped_at` the time reached (earlier than the last of `times` after a steady-state
-    stop, from where on the state is held); `n_steps` solver steps, accepted and rejected.
-    """
-
-    times: Float[Array, " time"]
-    states: Any
-    status: Integer[Array, ""]
-    stopped_at: Float[Array, ""]
-    n_steps: Integer[Array, ""]
-
-    @property
-    def final(self) -> Any:
-        """The last state."""
-        return jax.tree.map(lambda leaf: leaf[-1], self.states)
-
-
 def flow(
     system: ContinuousSystem | Field,
     state: Any,
     data: Any,
+    *,
     t1: ScalarLike,
     ts: Sequence[float] | np.ndarray | Array | None = None,
-    *,
+    t0: ScalarLike = 0.0,
     solver: str = "tsit5",
     rtol: ScalarLike | None = None,
     atol: ScalarLike | None = None,
     dt: ScalarLike | None = None,
-    steady_tolerance: ScalarLike | None = None,
+    until: Rest | Until | None = None,
+    save: Save | None = None,
     max_steps: int = 100_000,
-) -> Trajectory:
-    """Integrate dstate/dt = field(t, state, data) from t = 0 to `t1`.
+) -> Solution:
+    """Integrate dstate/dt = field(t, state, data) from `t0` to `t1`: one trial, traceable.
+
+    Under `jax.vmap` an adaptive solver goes on until its slowest trial is done; `flow_ensemble` lets each go its pace.
 
     Args:
-        system: a system, or a bare function field(t, state, data).
+        system: a system, or a bare function field(t, state, data). Its schedules are functions of the time t.
         state: the start, any pytree of floating arrays; its dtype is the precision of the run.
         data: passed to the field: `Moments` for the registered systems.
         t1: end of the integration, in flow units.
-        ts: increasing times in [0, t1] at which states are returned; default: only t1.
+        ts: increasing times in [t0, t1] at which states are returned; default: only t1.
+        t0: its start.
         solver: "tsit5" (explicit, order 5), "dopri8" (explicit, order 8, for tight tolerances) or
             "kvaerno5" (implicit, order 5, L-stable, for stiff flows such as small ρ at m = 1).
         rtol, atol: error per step; default 1e-8 and 1e-10 in float64, 1e-5 and 1e-7 in float32.
         dt: if given, fixed steps of that size instead of adaptive ones.
-        steady_tolerance: if given, stop where every component of the field is below
-            steady_tolerance·(1 + |component of the state|): status `CONVERGED`.
+        until: `Rest(tolerance)`, or until(t, state, data) -> bool, ends the run where it holds after a step: status
+            `CONVERGED`.
+        save: save(t, state, data) -> what `states` has at each of `ts`; default: the state.
         max_steps: limit on solver steps; status `OUT_OF_STEPS` when it is met.
 
     Returns:
-        A `Trajectory`. Run-time failures are statuses: where the solver could not go on, the
+        A `Solution`. Run-time failures are statuses: where the solver could not go on, the
         remaining states repeat the last one reached and `status` says why.
 
     Raises:
@@ -89,57 +78,62 @@ def flow(
 
     Source: the systems' own; solvers: diffrax (Tsitouras 2011; Prince & Dormand 1981; Kværnø 2004).
     """
-    field = field_of(system)
+    field_of(system)
     state, dtype = floating_state(state)
-    if isinstance(system, Siamese):
-        system.check(state, data)
-    t1 = scalar("t1", t1, above=0)
+    check_with(system, state, data)
+    t0 = scalar("t0", t0)
+    t1 = scalar("t1", t1) if is_traced(t0) else scalar("t1", t1, above=float(t0))
     one_of("solver", solver, tuple(SOLVERS))
+    check_schedules("system", system, t1)
     single = jnp.finfo(dtype).bits <= 32
     rtol = scalar("rtol", (1e-5 if single else 1e-8) if rtol is None else rtol, above=0)
     atol = scalar("atol", (1e-7 if single else 1e-10) if atol is None else atol, above=0)
     dt = None if dt is None else scalar("dt", dt, above=0)
-    if steady_tolerance is not None:
-        steady_tolerance = scalar("steady_tolerance", steady_tolerance, above=0)
     max_steps = whole_number("max_steps", max_steps)
-    times = jnp.minimum(jnp.asarray(_checked_times(ts, t1), dtype), jnp.asarray(t1, dtype))
-    numbers = traceable((field, data, t1, rtol, atol, dt, steady_tolerance), dtype)
-    return _integrate(numbers, state, times, solver, max_steps)
+    ts, t0, t1 = jnp.asarray(_checked_times(ts, t0, t1), dtype), jnp.asarray(t0, dtype), jnp.asarray(t1, dtype)
+    times = jnp.clip(ts, t0, t1)
+    numbers = traceable((system, data, t0, t1, rtol, atol, dt, until), dtype)
+    return _integrate(numbers, state, times, solver, max_steps, itself if save is None else save)
 
 
-def _checked_times(ts: Any, t1: Any) -> Any:
+def _checked_times(ts: Any, t0: Any, t1: Any) -> Any:
     if ts is None:
         return jnp.reshape(jnp.asarray(t1), (1,))
-    if is_traced(ts, t1):
+    if is_traced(ts, t0, t1):
         return ts
     times = np.asarray(ts, np.float64)
     if times.ndim != 1 or times.size == 0:
         raise ValueError(f"ts: expected a non-empty list of times, got shape {times.shape}")
     # A millionth of slack: times that were computed in float32 may pass t1 by a rounding.
-    if not (np.isfinite(times).all() and times[0] >= 0 and times[-1] <= t1 * (1 + 1e-6)):
-        raise ValueError(f"ts: expected finite times in [0, t1] = [0, {t1:g}]")
+    if not (np.isfinite(times).all() and times[0] >= t0 and times[-1] <= t1 + 1e-6 * max(abs(t0), abs(t1))):
+        raise ValueError(f"ts: expected finite times in [t0, t1] = [{t0:g}, {t1:g}]")
     if (np.diff(times) < 0).any():
         raise ValueError("ts: expected increasing times")
     return times
 
 
 @eqx.filter_jit
-def _integrate(numbers, state, times, solver, max_steps) -> Trajectory:
-    field, data, t1, rtol, atol, dt, steady_tolerance = numbers
+def _integrate(numbers, state, times, solver, max_steps, save) -> Solution:
+    system, data, t0, t1, rtol, atol, dt, until = numbers
     dtype = times.dtype
-    start = jnp.zeros((), dtype)
-    events = [_not_finite] if steady_tolerance is None else [_not_finite, _steady(steady_tolerance)]
+
+    def field(t, y, data):
+        rate = field_of(at(system, t, dtype))(t, y, data)
+        check_rate(y, rate)
+        return rate
+
+    events = [_not_finite] if until is None else [_not_finite, _ended(until)]
     if dt is None:
         # Below dtmin time no longer advances: a solution that needs such steps has blown up.
-        dtmin = 8 * jnp.finfo(dtype).eps * t1
+        dtmin = 8 * jnp.finfo(dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
         controller = diffrax.PIDController(rtol=rtol, atol=atol, norm=_finite_norm, dtmin=dtmin)
-        first = _first_step(field, state, data, t1, rtol, atol)
+        first = _first_step(field, state, data, t0, t1, rtol, atol)
     else:
         controller, first = diffrax.ConstantStepSize(), dt
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, y, args: field(t, y, args)),
         _solver(solver, None if dt is None else (rtol, atol)),
-        t0=start,
+        t0=t0,
         t1=t1,
         dt0=first,
         y0=state,
@@ -154,27 +148,32 @@ def _integrate(numbers, state, times, solver, max_steps) -> Trajectory:
     assert solution.ys is not None
     (saved, last), stopped_at = solution.ys, solution.ts[1][0]
     finite = _all_finite(jax.tree.map(lambda leaf: leaf[0], last))
-    # diffrax fills what it did not reach with infinity: hold the last good state there.
-    reached = (times <= stopped_at) & jax.vmap(_all_finite)(saved)
-    steady = jnp.asarray(False) if steady_tolerance is None else solution.event_mask[1]  # type: ignore[index]
-    states = jax.tree.map(lambda s, f, y: _held(s, f[0], y, reached, times, finite), saved, last, state)
+    # diffrax fills what it did not reach with infinity: hold the last good state there. At the end itself an
+    # interpolant may be off by a rounding.
+    reached = (times < stopped_at) & jax.vmap(_all_finite)(saved)
+    ended = jnp.asarray(False) if until is None else solution.event_mask[1]  # type: ignore[index]
+    held = lambda s, f, y: _held(s, f[0], y, reached, times, finite, t0)  # noqa: E731
+    states = jax.tree.map(held, saved, last, state)
+    final = jax.tree.map(lambda held, end: jnp.where(finite, end[0], held[-1]), states, last)
     result = solution.result
     stepped = (result == diffrax.RESULTS.successful) | (result == diffrax.RESULTS.event_occurred)
     status = jnp.where(
         result == diffrax.RESULTS.max_steps_reached,
         Status.OUT_OF_STEPS,
-        jnp.where(stepped & finite, jnp.where(steady, Status.CONVERGED, Status.COMPLETED), Status.DIVERGED),
+        jnp.where(stepped & finite, jnp.where(ended, Status.CONVERGED, Status.COMPLETED), Status.DIVERGED),
     )
-    return Trajectory(times, states, status, stopped_at, solution.stats["num_steps"])
+    if save is not itself:
+        states = jax.vmap(lambda t, y: save(t, y, data))(times, states)
+    return Solution(times, states, final, status, solution.stats["num_steps"], stopped_at)
 
 
-def _held(saved: Array, last: Array, first: Array, reached: Array, times: Array, last_is_finite: Array) -> Array:
+def _held(saved: Array, last: Array, first: Array, reached: Array, times: Array, last_is_finite: Array, t0: Array):
     """Saved rows where they were reached; after that the last state if it is finite, else the last good row."""
     along = lambda mask: mask.reshape(mask.shape + (1,) * (saved.ndim - 1))  # noqa: E731
     row = jax.lax.cummax(jnp.where(reached, jnp.arange(times.size), -1))
     good = jnp.where(along(row >= 0), saved[jnp.maximum(row, 0)], first)
     held = jnp.where(last_is_finite, last, good)
-    return jnp.where(along(times <= 0), first, jnp.where(along(reached), saved, held))
+    return jnp.where(along(times <= t0), first, jnp.where(along(reached), saved, held))
 
 
 def _all_finite(state: Any) -> Array:
@@ -191,14 +190,14 @@ def _finite_norm(error: Any) -> Array:
     return jnp.where(jnp.isfinite(norm), norm, 1e8)
 
 
-def _first_step(field: Field, state: Any, data: Any, t1: Array, rtol: Array, atol: Array) -> Array:
+def _first_step(field: Field, state: Any, data: Any, t0: Array, t1: Array, rtol: Array, atol: Array) -> Array:
     """A hundredth of the time in which the field would move the state by its own size (Hairer, Nørsett & Wanner)."""
     scaled = lambda tree: optimistix.rms_norm(  # noqa: E731
         jax.tree.map(lambda leaf, y: leaf / (atol + rtol * jnp.abs(y)), tree, state)
     )
-    size, speed = scaled(state), scaled(field(jnp.zeros_like(t1), state, data))
-    step = jnp.where((size > 1e-5) & (speed > 1e-5), 0.01 * size / speed, 1e-6 * t1)
-    return jnp.clip(jnp.where(jnp.isfinite(step), step, 1e-6 * t1), 1e-10 * t1, t1)
+    size, speed, span = scaled(state), scaled(field(t0, state, data)), t1 - t0
+    step = jnp.where((size > 1e-5) & (speed > 1e-5), 0.01 * size / speed, 1e-6 * span)
+    return jnp.clip(jnp.where(jnp.isfinite(step), step, 1e-6 * span), 1e-10 * span, span)
 
 
 def _solver(name: str, tolerances: Any) -> diffrax.AbstractSolver:
@@ -209,14 +208,10 @@ def _solver(name: str, tolerances: Any) -> diffrax.AbstractSolver:
     return SOLVERS[name](root_finder=optimistix.Newton(rtol=rtol, atol=atol))  # type: ignore[call-arg]
 
 
-def _steady(tolerance: Any):
+def _ended(until: Any):
     def condition(t, y, args, *, terms, **kwargs):
-        rate = terms.vf(t, y, args)
-        return jnp.stack(
-            [
-                (jnp.abs(dy) <= tolerance * (1 + jnp.abs(leaf))).all()
-                for dy, leaf in zip(jax.tree.leaves(rate), jax.tree.leaves(y), strict=True)
-            ]
-        ).all()
+        if isinstance(until, Rest):
+            return until.of_rate(terms.vf(t, y, args), y)
+        return checked_rule(until, t, y, args)
 
     return condition

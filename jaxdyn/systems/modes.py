@@ -117,6 +117,15 @@ def mode_integral(system: Modes, state: ModeState) -> Float[Array, "*modes"]:
     return state.correlation - state.predictor**2 / system.predictor_lr_ratio
 
 
+def alignment_margin(system: Modes, state: ModeState, data: ModeData) -> Float[Array, "*modes"]:
+    """The mode's eigenvalue of K (T eqs 9, 17): λ_s(α_p s/2 + p²) − τp + η_s + η_p/2."""
+    p, decay = state.predictor, system.weight_decay
+    pull = (
+        data.total * (system.predictor_lr_ratio * state.correlation / 2 + p**2) - system.ratio(state) * p * data.shared
+    )
+    return pull + decay.encoder + decay.predictor / 2
+
+
 class Parabola(Reduced):
     """The modes on their invariant parabola s = p²/α_p, for η_p = η_s = η (T eq 16):
 

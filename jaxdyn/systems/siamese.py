@@ -11,19 +11,24 @@ Time is in flow units (one unit is 1/lr steps); learning rates and decays are pe
 
 import abc
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import chex
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..arrays import ArrayLike, ScalarLike, matrix, scalar
+from ..arrays import ArrayLike, ScalarLike, is_traced, matrix, scalar
+from ..checks import number, whole_number
 from ..moments import Moments
+from ..schedules import Schedule, as_schedule, at, is_scheduled
 
-Scalar = float | Float[Array, ""]
+if TYPE_CHECKING:  # what fields and steps see: runners replace schedules by their numbers
+    Scalar = float | Float[Array, ""]
+else:
+    Scalar = float | Float[Array, ""] | Schedule
 
 
 class StudentState(NamedTuple):
@@ -52,17 +57,22 @@ class WeightDecay(NamedTuple):
 
 
 def convert_weight_decay(value: ScalarLike | Sequence[ScalarLike]) -> WeightDecay:
-    """One number for both, or a pair (encoder, predictor), each >= 0."""
+    """One number or schedule for both, or a pair (encoder, predictor), each >= 0."""
     is_pair = isinstance(value, tuple | list) or (isinstance(value, np.ndarray | jax.Array) and value.ndim == 1)
     pair = tuple(value) if is_pair else (value, value)  # type: ignore[arg-type]
     if len(pair) != 2:
         raise ValueError(f"weight_decay: expected one number or a pair (encoder, predictor), got {value}")
-    return WeightDecay(*(scalar("weight_decay", part, low=0) for part in pair))
+    return WeightDecay(*map(convert_rate("weight_decay"), pair))
 
 
-def convert_rate(name: str) -> Callable[[ScalarLike | None], Any]:
-    """The converter of a hyperparameter that is a number >= 0, or None where that is its default."""
-    return lambda value: None if value is None else scalar(name, value, low=0)
+def convert_rate(name: str) -> Callable[[Any], Any]:
+    """The converter of a hyperparameter that is a number >= 0 or a schedule, or None where that is its default."""
+
+    def convert(value: Any) -> Any:
+        value = as_schedule(value)
+        return value if value is None or isinstance(value, Schedule) else scalar(name, value, low=0)
+
+    return convert
 
 
 class Siamese(eqx.Module):
@@ -71,6 +81,8 @@ class Siamese(eqx.Module):
     Args:
         weight_decay: λ >= 0, one number for both or a pair (encoder, predictor); per unit time.
         predictor_lr_ratio: α_p >= 0, how many times faster the predictor learns than the encoder.
+
+    Any of them may be a schedule: a function of the steps taken in a procedure, of the time in a flow.
     """
 
     weight_decay: WeightDecay = eqx.field(converter=convert_weight_decay)
@@ -112,6 +124,30 @@ class Siamese(eqx.Module):
     def state(self, *, encoder: ArrayLike, predictor: ArrayLike) -> Any:
         """The state with encoder A [n, m] and predictor B [n, n]; ValueError if the shapes disagree."""
         return StudentState(*_check_student(encoder, predictor))
+
+    def random_state(self, key: PRNGKeyArray, *, n: int, m: int, scale: float = 1.0) -> Any:
+        """A start with Gaussian A [n, m] and B [n, n], entries of standard deviation scale/√n; a teacher is a copy."""
+        n, m = whole_number("n", n), whole_number("m", m)
+        deviation = number("scale", scale, low=0) / n**0.5
+        keys = jax.random.split(key)
+        a, b = (deviation * jax.random.normal(k, (n, size)) for k, size in zip(keys, (m, n), strict=True))
+        return self.state(encoder=a, predictor=b)
+
+    def directions(self, state: Any) -> Any:
+        """Velocities of the state under infinitesimal rotations U of the embedding, with a leading axis [n(n−1)/2].
+
+        (A, B, C) → (U A, U B Uᵀ, U C) maps solutions to solutions. For each basis element Ω of the skew matrices:
+        (Ω A, Ω B − B Ω, Ω C). They span the orbit's tangent space; fewer of them are independent where the state has
+        a continuous stabiliser.
+        """
+        return rotation_directions(state)
+
+    def learns(self, state: Any) -> StudentState:
+        """What an optimizer moves: encoder and predictor."""
+        return StudentState(state.encoder, state.predictor)
+
+    def check_lr(self, lr: Any) -> None:
+        """ValueError for a learning rate that the procedure cannot have."""
 
     def step(self, state: Any, moments: Moments, lr: Scalar) -> Any:
         """One step of the procedure as written: encoder and predictor from the old state, teacher last."""
@@ -222,13 +258,18 @@ class MovingAverage(Siamese):
         weight_decay: ScalarLike | Sequence[ScalarLike],
         predictor_lr_ratio: ScalarLike = 1.0,
         *,
-        ema_decay: ScalarLike,
-        lr: ScalarLike,
+        ema_decay: ScalarLike | Schedule,
+        lr: ScalarLike | Schedule,
     ) -> "MovingAverage":
-        """The system whose procedure at learning rate `lr` has decay α = `ema_decay` in [0, 1]."""
+        """The system whose procedure at learning rate `lr` has decay α = `ema_decay` in [0, 1].
+
+        Either may be a schedule of the steps taken, such as `byol_decay(0.99, steps)`.
+        """
+        ema_decay, lr = as_schedule(ema_decay), as_schedule(lr)
+        if isinstance(ema_decay, Schedule) or isinstance(lr, Schedule):
+            return cls(weight_decay, predictor_lr_ratio, ema_rate=Schedule(_rate_of_decay, ema_decay, lr))
         ema_decay = scalar("ema_decay", ema_decay, low=0, high=1)
-        lr = scalar("lr", lr, above=0)
-        return cls(weight_decay, predictor_lr_ratio, ema_rate=(1 - ema_decay) / lr)
+        return cls(weight_decay, predictor_lr_ratio, ema_rate=(1 - ema_decay) / scalar("lr", lr, above=0))
 
     def state(self, *, encoder: ArrayLike, predictor: ArrayLike, teacher: ArrayLike | None = None) -> TeacherState:
         """The state with A [n, m], B [n, n] and teacher C [n, m], by default a copy of the encoder."""
@@ -240,6 +281,14 @@ class MovingAverage(Siamese):
 
     def _state_kind(self) -> type:
         return TeacherState
+
+    def check_lr(self, lr: Any) -> None:
+        """ValueError where β·lr > 1: the decay α = 1 − β·lr would be negative."""
+        if is_traced(self.ema_rate, lr) or is_scheduled((self.ema_rate, lr)):
+            return
+        product = np.max(np.asarray(self.ema_rate) * np.asarray(lr))
+        if not product <= 1 + 1e-6:
+            raise ValueError(f"ema_rate: expected ema_rate * lr <= 1 (a decay in [0, 1]), got {product:g}")
 
     def teacher(self, state: TeacherState) -> Float[Array, "n m"]:
         return state.teacher
@@ -255,6 +304,27 @@ class MovingAverage(Siamese):
         encoder = state.encoder + update.encoder
         teacher = state.teacher + self.ema_rate * lr * (encoder - state.teacher)
         return TeacherState(encoder, state.predictor + update.predictor, teacher)
+
+
+def _rate_of_decay(step: Any, ema_decay: Any, lr: Any) -> Any:
+    return (1 - at(ema_decay, step)) / at(lr, step)
+
+
+def rotation_directions(state: Any) -> Any:
+    """`Siamese.directions`."""
+    n = state.encoder.shape[0]
+    rows, columns = jnp.triu_indices(n, 1)
+    index = jnp.arange(rows.size)
+    skew = jnp.zeros((rows.size, n, n), state.encoder.dtype)
+    skew = skew.at[index, rows, columns].set(1).at[index, columns, rows].set(-1)
+
+    def velocity(omega):
+        moved = {"encoder": omega @ state.encoder, "predictor": omega @ state.predictor - state.predictor @ omega}
+        if isinstance(state, TeacherState):
+            moved["teacher"] = omega @ state.teacher
+        return state._replace(**moved)
+
+    return jax.vmap(velocity)(skew)
 
 
 def residual(

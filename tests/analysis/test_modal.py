@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.stats import ortho_group
 
-from jaxdyn.analysis.equilibria import equilibria
 from jaxdyn.analysis.modal import mode_fates, modes_of, settled_spectrum
+from jaxdyn.equilibria.census import equilibria
 from jaxdyn.moments import Moments
 from jaxdyn.systems.siamese import StopGradient
 

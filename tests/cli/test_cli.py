@@ -40,28 +40,32 @@ def lines(text):
         (["trials", "--weight-decay", "uniform(-1, 0.1)"], "weight_decay: expected a law of numbers >= 0"),
         (["trials", "--rho", "gauss(0, 1)"], "rho: expected one of constant"),
         (["trials", "--rho", "uniform(0, nan)"], "rho: expected finite"),
-        (["trials", "--algorithms", "sg", "sg"], "algorithms: expected different names"),
-        (["trials", "--algorithms", "byol"], "byol"),
+        (["trials", "--systems", "sg", "sg"], "systems: expected different names"),
+        (["trials", "--systems", "byol"], "byol"),
         (["trials", "--seed", "-1"], "seed: expected a whole number"),
         (["trials", "--config"], "--config: expected a TOML file"),
         (["trials", "--config", "missing.toml"], "missing.toml: No such file"),
         (["flow", "--weight-decay", "-1"], "weight_decay: expected a number >= 0, got -1.0"),
         (["flow", "--views", "missing.npz"], "missing.npz: no such file"),
-        (["flow", "--dim", "0"], "dim: expected a whole number >= 1, got 0"),
-        (["flow", "--dim", "70"], "m: expected at most 61"),
+        (["flow", "--m", "0"], "m: expected a whole number >= 1, got 0"),
+        (["flow", "--m", "70"], "m: expected at most 61"),
         (["flow", "--system", "byol"], "byol"),
         (["flow", "--t1", "inf"], "t1"),
         (["equilibria", "--weight-decay", "0"], "weight_decay: expected a number > 0, got 0.0"),
         (["equilibria", "--tau", "0"], "weight_decay: yx is zero"),
         (["equilibria", "--moments", "missing.npz"], "missing.npz: no such file"),
-        (["equilibria", "--dim", "3"], "dim: scalar moments have one dimension, got 3"),
+        (["equilibria", "--m", "3"], "m: scalar moments have one dimension, got 3"),
         (["equilibria", "--moments", "digits", "--tau", "0.5"], "rho, tau: they belong to --moments scalar"),
         (["threshold", "--ema-rate", "0.5"], "ema_rate: it belongs to --system ema"),
         (["equilibria", "--rho", "0"], "rho: expected a number > 0"),
         (["equilibria", "--system", "objective"], "objective"),
-        (["equilibria", "--trials", "-1"], "trials: expected a whole number from 0 to 4294967296, got -1"),
+        (["equilibria", "--n-trials", "-1"], "n_trials: expected a whole number from 0 to 4294967296, got -1"),
         (["threshold", "--points", "2"], "points: expected a whole number >= 4, got 2"),
         (["threshold", "--n", "0"], "n: expected a whole number >= 1, got 0"),
+        (["figures", "T-3", "--set", "theta=1"], "theta: T-3 has no such parameter; there are eta"),
+        (["figures", "T-3", "--set", "eta"], "set: expected NAME=VALUE, got 'eta'"),
+        (["figures", "--set", "eta=1"], "set: it changes one figure; give one id"),
+        (["trials", "--systems", "sg", "--ema-rises-over", "9"], "ema_rises_over: it belongs to system ema"),
         (["figures", "T-99"], "ids: unknown figure 't-99'; there are P-trajectories"),
         (["trials", "--dtype", "float32"], "tolerance: float32 cannot resolve 1e-07"),
         (["train", "nowhere.npz"], "nowhere.npz: no such file"),
@@ -75,8 +79,8 @@ def lines(text):
         (["train", "--encoder", "resnet"], "resnet"),
         (["ablate", "T-Tbl99"], "tables: unknown table 't-tbl99'; there are T-Tbl1"),
         (["ablate", "--seeds", "1"], "seeds: expected a whole number >= 2, got 1"),
-        (["diagnose", "--dim", "0"], "dim: expected a whole number >= 1, got 0"),
-        (["diagnose", "--dim", "65"], "m: expected at most 61"),
+        (["diagnose", "--m", "0"], "m: expected a whole number >= 1, got 0"),
+        (["diagnose", "--m", "65"], "m: expected at most 61"),
         (["diagnose", "digits", "--weight-decay", "0"], "weight_decay: expected a number > 0, got 0"),
         (["claims", "--only", "P-9.9"], "only: unknown claim 'P-9.9'; the registry has P-"),
     ],
@@ -104,7 +108,7 @@ def test_mistakes_get_one_line_and_exit_2(arguments, message, capsys, tmp_path, 
         ("n_trials = 0", "n_trials: expected a whole number >= 1, got 0"),
         ("sensitivity = 3", "3"),
         ("ema_decay = true", "--ema-decay"),
-        ("algorithms = ['byol']", "--algorithms"),
+        ("systems = ['byol']", "--systems"),
         ("[trials]\nn_trials = 3", "unknown key 'trials'"),
         ("rho = [1, 2]", "2"),
         ("rho = 'uniform(2, 1)'", "rho: expected low < high"),
@@ -169,12 +173,12 @@ def test_trials_writes_a_table_data_settings_and_figures(capsys, tmp_path):
     figures = {f"{name}.{end}" for name in ("trajectories", "outcomes") for end in ("png", "pdf")}
     assert names == {"trials.nc", "trajectories.nc", "settings.toml"} | figures
     with xr.open_dataset(out / "trials.nc", engine="scipy") as data:
-        assert data.sizes == {"algorithm": 2, "trial": 40}
+        assert data.sizes == {"system": 2, "trial": 40}
         assert data["rho"].dims == ("trial",)
         assert data["outcome"].attrs["flag_meanings"].startswith("outer origin inner")
         first = data["final_radius"].values.copy()
-        assert data.attrs["algorithm"] == "sg, ema"
-        assert json.loads(data.attrs["settings"])["algorithm"] == ["sg", "ema"]
+        assert data.attrs["system"] == "sg, ema"
+        assert json.loads(data.attrs["settings"])["system"] == ["sg", "ema"]
     settings = tomllib.loads((out / "settings.toml").read_text())
     assert settings["encoder"] == "normal(0, 1)"
     # The settings file repeats the run.
@@ -186,7 +190,7 @@ def test_trials_writes_a_table_data_settings_and_figures(capsys, tmp_path):
 
 def test_the_command_line_overrides_the_file(capsys, tmp_path):
     (tmp_path / "s.toml").write_text(
-        'n-trials = 30\nmax_steps = 500\nalgorithms = ["objective"]\nlr = "loguniform(0.01, 0.1)"\n'
+        'n-trials = 30\nmax_steps = 500\nsystems = ["objective"]\nlr = "loguniform(0.01, 0.1)"\n'
     )
     assert main(["trials", "--config", str(tmp_path / "s.toml"), "--n-trials", "20", "--out", str(tmp_path)]) == 0
     assert "20 trials" in capsys.readouterr().out
@@ -202,9 +206,7 @@ def test_sensitivity_draws_the_family(capsys, tmp_path):
 @pytest.mark.slow  # three flows on real data, each compiled: about 20 s
 def test_flow_on_digits_collapses_for_the_objective_alone(capsys, tmp_path):
     for system in ("sg", "ema", "objective"):
-        assert (
-            main(["flow", "--views", "digits", "--dim", "6", "--system", system, "--out", str(tmp_path / system)]) == 0
-        )
+        assert main(["flow", "--views", "digits", "--m", "6", "--system", system, "--out", str(tmp_path / system)]) == 0
         collapsed = "(collapsed)" in capsys.readouterr().out
         assert collapsed == (system == "objective")
         with xr.open_dataset(tmp_path / system / "flow.nc", engine="scipy") as data:
@@ -221,11 +223,11 @@ def test_flow_on_the_users_arrays(capsys, tmp_path):
     x = rng.normal(size=(300, 4))
     np.savez(tmp_path / "views.npz", x=x, y=x + 0.3 * rng.normal(size=x.shape))
     base = ["flow", "--views", str(tmp_path / "views.npz"), "--t1", "50", "--out", str(tmp_path)]
-    assert main([*base, "--dim", "2", "--solver", "kvaerno5"]) == 0
+    assert main([*base, "--m", "2", "--solver", "kvaerno5"]) == 0
     assert "modes alive at the end 2 of 2" in capsys.readouterr().out
-    assert main([*base, "--dim", "5"]) == 2
+    assert main([*base, "--m", "5"]) == 2
     np.savez(tmp_path / "views.npz", x=x, y=np.ones_like(x))
-    assert main([*base, "--dim", "2"]) == 2
+    assert main([*base, "--m", "2"]) == 2
     assert "y: the view is constant" in capsys.readouterr().err
 
 
@@ -274,7 +276,7 @@ def test_a_failure_while_drawing_leaves_nothing(tmp_path, capsys, monkeypatch):
 
 @pytest.mark.parametrize("change", [["--weight-decay", "0"], ["--tau", "0", "--discriminant", "any"]])
 def test_degenerate_draws_are_drawn(change, tmp_path, capsys):
-    assert main([*FEW, *change, "--algorithms", "sg", "--out", str(tmp_path)]) == 0
+    assert main([*FEW, *change, "--systems", "sg", "--out", str(tmp_path)]) == 0
     assert (tmp_path / "outcomes.png").exists()
 
 
@@ -286,7 +288,7 @@ def test_figures_by_id(tmp_path, capsys):
 def test_equilibria_of_a_users_moments(tmp_path, capsys):
     np.savez(tmp_path / "moments.npz", xx=np.diag([1.0, 1.5]), yx=np.diag([0.8, 0.9]))
     arguments = ["equilibria", "--moments", str(tmp_path / "moments.npz"), "--weight-decay", "0.05", "--certify"]
-    assert main([*arguments, "--trials", "20", "--lr", "0.1", "--out", str(tmp_path / "out")]) == 0
+    assert main([*arguments, "--n-trials", "20", "--lr", "0.1", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert printed.count("proved") == 9
     assert "\ncomplete\n" in printed
@@ -334,9 +336,9 @@ def test_diagnose_on_the_users_views(tmp_path, capsys):
     np.savez(
         tmp_path / "views.npz", x=shared + 0.3 * rng.normal(size=(2000, 3)), y=shared + 0.3 * rng.normal(size=(2000, 3))
     )
-    arguments = ["diagnose", str(tmp_path / "views.npz"), "--dim", "2", "--t1", "60", "--weight-decay", "0.05"]
+    arguments = ["diagnose", str(tmp_path / "views.npz"), "--m", "2", "--t1", "60", "--weight-decay", "0.05"]
     assert (
-        main([*arguments, "--trials", "50", "--resamples", "20", "--seeds", "2", "--out", str(tmp_path / "out")]) == 0
+        main([*arguments, "--n-trials", "50", "--resamples", "20", "--seeds", "2", "--out", str(tmp_path / "out")]) == 0
     )
     captured = capsys.readouterr()
     assert captured.err == ""
@@ -348,7 +350,7 @@ def test_diagnose_on_the_users_views(tmp_path, capsys):
 
 def test_train_and_the_library_have_the_same_defaults():
     from jaxdyn.cli.train import Settings
-    from jaxdyn.datasets import Augmentation
+    from jaxdyn.data import Augmentation
     from jaxdyn.networks.recipe import Knobs, Recipe
 
     recipe, knobs, settings = Recipe(), Knobs(), Settings()

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxdyn.datasets import Augmentation, from_images, from_views
-from jaxdyn.datasets.base import to_device
+from jaxdyn.data import Augmentation, from_images, from_views
+from jaxdyn.data.base import to_device
 from jaxdyn.networks.field import network_defect, update_field
 from jaxdyn.networks.instruments import measure
 from jaxdyn.networks.recipe import Knobs, Recipe, optimizers, stacked, teacher_decay

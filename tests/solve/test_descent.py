@@ -19,25 +19,27 @@ def test_descent_matches_numpy(example):
     alpha = 1 - example.oracle.get("beta", 0.0) * LR
     want, path = (
         tuple(np.asarray(part) for part in state),
-        jd.descend(example.system, state, data, LR, 203, save_every=50),
+        jd.descend(example.system, state, data, lr=LR, steps=203, save_every=50),
     )
-    assert path.steps.tolist() == [0, 50, 100, 150, 200, 203]
+    assert path.times.tolist() == [0, 50, 100, 150, 200, 203]
     saved = 0
     for step in range(204):
-        if step in path.steps.tolist():
+        if step in path.times.tolist():
             for have, right in zip(path.states, want, strict=True):
                 np.testing.assert_allclose(have[saved], right, rtol=1e-9, atol=1e-9)
             saved += 1
         want = oracles.procedure(example.name, want, x, y, z, lr=LR, alpha=alpha, **hyper)
-    np.testing.assert_array_equal(jd.descend(example.system, state, data, LR, 203).final.encoder, path.final.encoder)
+    np.testing.assert_array_equal(
+        jd.descend(example.system, state, data, lr=LR, steps=203).final.encoder, path.final.encoder
+    )
 
 
 @every_system
 def test_small_steps_follow_the_flow(example):
     data, state = moments(2), example.state(3, 2)
-    exact = jd.flow(example.system, state, data, 1.0).final.encoder
+    exact = jd.flow(example.system, state, data, t1=1.0).final.encoder
     errors = [
-        float(jnp.abs(jd.descend(example.system, state, data, lr, round(1 / lr)).final.encoder - exact).max())
+        float(jnp.abs(jd.descend(example.system, state, data, lr=lr, steps=round(1 / lr)).final.encoder - exact).max())
         for lr in (2e-3, 1e-3)
     ]
     assert errors[0] / errors[1] == pytest.approx(2, rel=0.05)  # Euler: first order
@@ -46,8 +48,8 @@ def test_small_steps_follow_the_flow(example):
 @every_system
 def test_plain_sgd_of_optax_is_the_procedure(example):
     data, state = moments(2), example.state(3, 2)
-    plain = jd.descend(example.system, state, data, LR, 100, save_every=20)
-    sgd = jd.descend(example.system, state, data, LR, 100, optax.sgd(LR), save_every=20)
+    plain = jd.descend(example.system, state, data, lr=LR, steps=100, save_every=20)
+    sgd = jd.descend(example.system, state, data, lr=LR, steps=100, optimizer=optax.sgd(LR), save_every=20)
     for have, want in zip(sgd.states, plain.states, strict=True):
         np.testing.assert_allclose(have, want, rtol=1e-12, atol=1e-13)
 
@@ -55,7 +57,7 @@ def test_plain_sgd_of_optax_is_the_procedure(example):
 def test_momentum_matches_numpy():
     example, momentum = EXAMPLES["ema"], 0.8
     data, state = moments(2), example.state(3, 2)
-    path = jd.descend(example.system, state, data, LR, 40, optax.sgd(LR, momentum=momentum))
+    path = jd.descend(example.system, state, data, lr=LR, steps=40, optimizer=optax.sgd(LR, momentum=momentum))
     want = [np.asarray(part) for part in state]
     x, y, z = (np.asarray(part) for part in (data.xx, data.yx, data.yy))
     velocity = [0.0, 0.0]
@@ -69,7 +71,7 @@ def test_momentum_matches_numpy():
 
 
 def test_blow_up_is_a_status():
-    path = jd.descend(EXAMPLES["sg"].system, EXAMPLES["sg"].state(3, 2), moments(2), 100.0, 50)
+    path = jd.descend(EXAMPLES["sg"].system, EXAMPLES["sg"].state(3, 2), moments(2), lr=100.0, steps=50)
     assert int(path.status) == jd.Status.DIVERGED
 
 
@@ -86,6 +88,6 @@ def test_bad_arguments_are_named(change, message):
 
 def test_an_optimizer_needs_a_gradient():
     with pytest.raises(ValueError, match="optimizer: expected a system"):
-        jd.descend(lambda s, d, lr: s, jnp.ones(1), None, 0.1, 3, optax.sgd(0.1))
+        jd.descend(lambda s, d, lr: s, jnp.ones(1), None, lr=0.1, steps=3, optimizer=optax.sgd(0.1))
     with pytest.raises(ValueError, match="steps"):
-        jd.descend(EXAMPLES["sg"].system, EXAMPLES["sg"].state(2, 1), moments(1), 0.1, 2**40)
+        jd.descend(EXAMPLES["sg"].system, EXAMPLES["sg"].state(2, 1), moments(1), lr=0.1, steps=2**40)

@@ -10,7 +10,7 @@ from registry import EXAMPLES, moments, reduced
 from scipy.integrate import solve_ivp
 
 import jaxdyn as jd
-from jaxdyn.analysis.stability import jacobian
+from jaxdyn.analysis.linearise import jacobian
 
 
 def systems() -> dict[str, Any]:
@@ -45,7 +45,7 @@ def test_flows_match_scipys_integrator(name):
     flat, unravel = ravel_pytree(state)
     field = jax.jit(lambda y: ravel_pytree(system.field(0.0, unravel(y), data))[0])
     want = solve_ivp(lambda t, y: np.asarray(field(y)), (0, 3.0), np.asarray(flat), rtol=1e-10, atol=1e-12)
-    have = jd.flow(system, state, data, 3.0)
+    have = jd.flow(system, state, data, t1=3.0)
     assert int(have.status) == jd.Status.COMPLETED
     np.testing.assert_allclose(ravel_pytree(have.final)[0], want.y[:, -1], rtol=1e-5, atol=1e-6)
 

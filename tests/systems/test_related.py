@@ -44,7 +44,7 @@ def test_eigenvalue_flows_are_the_gradient_flows_of_a_linear_network(variant, a)
 def test_iso_loss_moves_all_modes_at_one_rate():
     field = EigenvalueFlow(1.0, "iso_loss").field(0.0, jnp.array([1e-6, 1e-3]), DATA)
     np.testing.assert_allclose(field / jnp.array([1e-6, 1e-3]), 2.0, rtol=2e-3)
-    end = jd.flow(EigenvalueFlow(0.5, "iso_loss"), jnp.array([1e-4, 0.3, 2.0]), DATA, 60.0).final
+    end = jd.flow(EigenvalueFlow(0.5, "iso_loss"), jnp.array([1e-4, 0.3, 2.0]), DATA, t1=60.0).final
     np.testing.assert_allclose(end, (1 + SIGMA**2) ** -2.0, rtol=1e-5)  # λ^a (1 + σ²) = 1
 
 
@@ -53,7 +53,7 @@ def test_iso_loss_moves_all_modes_at_one_rate():
 def test_deep_linear_limits(loss, depth):
     system, data = DeepLinear(depth, loss), DeepLinearData(jnp.array([1.0, 0.5]), jnp.array([0.8, 0.4]))
     np.testing.assert_allclose(system.field(0.0, system.limit(data), data), 0, atol=1e-14)
-    end = jd.flow(system, jnp.array([0.3, 0.3]), data, 4000.0).final
+    end = jd.flow(system, jnp.array([0.3, 0.3]), data, t1=4000.0).final
     want = data.regression ** (depth if loss == "jepa" else depth / (depth + 1))
     np.testing.assert_allclose(end, want, rtol=1e-4)
 
@@ -70,7 +70,7 @@ def test_self_predictive_features_keep_their_gram_matrix():
     rate = system.field(0.0, features, chain)
     projector = features @ np.linalg.pinv(features)
     np.testing.assert_allclose(rate, (np.eye(6) - projector) @ chain @ features @ want.T, atol=1e-10)
-    end = jd.flow(system, features, chain, 20.0).final
+    end = jd.flow(system, features, chain, t1=20.0).final
     np.testing.assert_allclose(end.T @ end, features.T @ features, atol=1e-6)
     assert np.abs(end - features).max() > 0.1
 

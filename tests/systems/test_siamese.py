@@ -10,7 +10,7 @@ from registry import EXAMPLES, SHAPES, moments
 
 import jaxdyn as jd
 from jaxdyn.analysis.invariants import balance, encoder_decay_rate
-from jaxdyn.analysis.stability import jacobian
+from jaxdyn.analysis.linearise import jacobian
 from jaxdyn.analysis.symmetry import rotate
 
 every_system = pytest.mark.parametrize("example", EXAMPLES.values(), ids=list(EXAMPLES))

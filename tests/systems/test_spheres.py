@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxdyn as jd
-from jaxdyn.analysis.stability import Verdict, stability
+from jaxdyn.analysis.linearise import Verdict, linearise
 from jaxdyn.systems.spheres import ScalarData, discriminant, distance_to_sphere, radii, sphere_state
 
 draws = {
@@ -47,12 +47,12 @@ def test_jacobian_verdicts_agree_with_the_closed_form(rho, tau, share, ratio, n,
         data, moments = ScalarData(rho, tau, decay, ratio), jd.Moments.scalar(rho, tau)
         direction = jnp.asarray(np.random.default_rng(seed).normal(size=n))
         system = jd.MovingAverage(decay, ratio, ema_rate=0.3)
-        inner, outer = (stability(system, sphere_state(direction, r, data), moments) for r in radii(data))
+        inner, outer = (linearise(system, sphere_state(direction, r, data), moments) for r in radii(data))
         assert int(outer.verdict) == Verdict.STABLE
         assert int(inner.verdict) == Verdict.SADDLE
         assert int(inner.n_unstable) == 1
         assert int(inner.orbit_dim) == int(outer.orbit_dim) == int(outer.nullity) == n - 1
-        origin = stability(system, jax.tree.map(jnp.zeros_like, sphere_state(direction, inner.residual, data)), moments)
+        origin = linearise(system, jax.tree.map(jnp.zeros_like, sphere_state(direction, inner.residual, data)), moments)
         assert int(origin.verdict) == Verdict.STABLE
 
 
@@ -60,13 +60,13 @@ def test_the_fold_is_undetermined_not_stable():
     data = ScalarData(1.0, 1.0, 0.25)
     assert float(discriminant(data)) == 0
     point = sphere_state(jnp.array([1.0, 2.0]), radii(data).outer, data)
-    assert int(stability(jd.MovingAverage(0.25, ema_rate=0.1), point, jd.Moments.scalar(1.0, 1.0)).verdict) == 3
+    assert int(linearise(jd.MovingAverage(0.25, ema_rate=0.1), point, jd.Moments.scalar(1.0, 1.0)).verdict) == 3
 
 
 def test_a_point_without_weight_decay_is_undetermined():
     system = jd.StopGradient(0.0)
     zero = system.state(encoder=np.zeros((2, 1)), predictor=np.zeros((2, 2)))
-    assert int(stability(system, zero, jd.Moments.scalar(1.0, 1.0)).verdict) == Verdict.UNDETERMINED
+    assert int(linearise(system, zero, jd.Moments.scalar(1.0, 1.0)).verdict) == Verdict.UNDETERMINED
 
 
 def test_below_the_threshold_there_is_no_sphere():
@@ -87,4 +87,4 @@ def test_stability_asks_for_float64():
     system = jd.StopGradient(0.1)
     state = system.state(encoder=np.zeros((2, 1), np.float32), predictor=np.zeros((2, 2), np.float32))
     with pytest.raises(ValueError, match="float64"):
-        stability(system, state, jd.Moments.scalar(1.0, 1.0))
+        linearise(system, state, jd.Moments.scalar(1.0, 1.0))

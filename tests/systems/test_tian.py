@@ -8,14 +8,8 @@ from scipy.integrate import quad, solve_ivp
 from scipy.linalg import expm, sqrtm
 
 import jaxdyn as jd
-from jaxdyn.analysis.stability import jacobian
-from jaxdyn.systems.ablations import PredictorFree, growth_operator
-from jaxdyn.systems.eigenspace import (
-    AsymmetricEigenspace,
-    SymmetricEigenspace,
-    alignment_matrix,
-    commutator,
-)
+from jaxdyn.analysis.linearise import jacobian
+from jaxdyn.systems.eigenspace import AsymmetricEigenspace, SymmetricEigenspace, alignment_matrix, commutator
 from jaxdyn.systems.modes import (
     ModeData,
     Modes,
@@ -30,6 +24,7 @@ from jaxdyn.systems.modes import (
     mode_integral,
     parabola_points,
 )
+from jaxdyn.systems.predictor_free import PredictorFree, growth_operator
 from jaxdyn.systems.reductions import (
     from_eigenspace,
     from_modes,
@@ -110,7 +105,7 @@ def test_flows_match_scipy():
         return [1.4 * s * (tau - LS * p) - 0.05 * p, ds, 0.3 * (1 - tau) - tau * ds / (2 * s)]
 
     want = solve_ivp(rate, (0, 20), start, rtol=1e-11, atol=1e-13, method="DOP853").y[:, -1]
-    have = jd.flow(system, ModeState(*map(jnp.asarray, start)), DATA, 20.0).final
+    have = jd.flow(system, ModeState(*map(jnp.asarray, start)), DATA, t1=20.0).final
     np.testing.assert_allclose(have, want, atol=1e-6)
 
 
@@ -129,9 +124,9 @@ def test_full_network_reduces_to_the_eigenspace_flow():
     moments = jd.Moments(LS * np.eye(4), np.eye(4), LS * np.eye(4))
     start = jd.StopGradient(eta).state(encoder=w, predictor=w_p)
     reduced = AsymmetricEigenspace(eta, 1.3, teacher_ratio=tau)
-    late = to_eigenspace(jd.flow(full_field, start, moments, 5.0).final)
+    late = to_eigenspace(jd.flow(full_field, start, moments, t1=5.0).final)
     begin = to_eigenspace(start)
-    direct = jd.flow(reduced, begin, DATA, 5.0).final
+    direct = jd.flow(reduced, begin, DATA, t1=5.0).final
     close((late.predictor, late.correlation), (direct.predictor, direct.correlation), atol=1e-6)
 
 
@@ -141,11 +136,11 @@ def test_the_teachers_ratio_is_exact_in_one_dimension():
     full = jd.MovingAverage(eta, alpha, ema_rate=beta)
     start = full.state(encoder=[[0.6]], predictor=[[0.4]], teacher=[[0.1]])
     moments = jd.Moments([[LS]], [[1.0]], [[LS]])
-    end = jd.flow(full, start, moments, 10.0).final
-    f_end = jd.flow(AsymmetricEigenspace(eta, alpha, ema_rate=beta), to_eigenspace(start), DATA, 10.0).final
+    end = jd.flow(full, start, moments, t1=10.0).final
+    f_end = jd.flow(AsymmetricEigenspace(eta, alpha, ema_rate=beta), to_eigenspace(start), DATA, t1=10.0).final
     modes, basis = to_modes(to_eigenspace(start))
-    m_end = jd.flow(Modes(eta, alpha, ema_rate=beta), modes, DATA, 10.0).final
-    s_end = jd.flow(ScalarNetwork(eta, alpha, ema_rate=beta), mode_to_scalar(modes), DATA, 10.0).final
+    m_end = jd.flow(Modes(eta, alpha, ema_rate=beta), modes, DATA, t1=10.0).final
+    s_end = jd.flow(ScalarNetwork(eta, alpha, ema_rate=beta), mode_to_scalar(modes), DATA, t1=10.0).final
     close(to_eigenspace(end), f_end, atol=1e-6)
     close(to_modes(f_end)[0], m_end, atol=1e-6)
     close(scalar_to_mode(s_end), m_end, atol=1e-6)
@@ -163,8 +158,8 @@ def test_aligned_states_decouple_into_modes():
     modes = ModeState(jnp.array([0.1, 0.5, -0.2, 0.3]), jnp.array([0.4, 0.2, 0.3, 0.05]))
     system, reduced = SymmetricEigenspace(0.04, 1.2, teacher_ratio=0.9), Modes(0.04, 1.2, teacher_ratio=0.9)
     start = from_modes(modes, jnp.asarray(basis))
-    end = jd.flow(system, start, DATA, 8.0).final
-    want = from_modes(jd.flow(reduced, modes, DATA, 8.0).final, jnp.asarray(basis))
+    end = jd.flow(system, start, DATA, t1=8.0).final
+    want = from_modes(jd.flow(reduced, modes, DATA, t1=8.0).final, jnp.asarray(basis))
     close((end.predictor, end.correlation), (want.predictor, want.correlation), atol=1e-6)
     # And the modes can be read off again, in some order.
     have, _ = to_modes(start)
@@ -198,7 +193,7 @@ def test_exact_integral_of_the_modes(eta):
     system = Modes(eta, 1.8)
     start = ModeState(jnp.array([0.2, 0.9]), jnp.array([0.7, 0.1]))
     times = [0.0, 1.0, 5.0]
-    path = jd.flow(system, start, DATA, 5.0, ts=times)
+    path = jd.flow(system, start, DATA, t1=5.0, ts=times)
     c = jax.vmap(lambda s: mode_integral(system, s))(path.states)
     close(c, np.exp(-2 * eta * np.array(times))[:, None] * np.asarray(c[0]), atol=1e-7)
     # The paper's text gives c_j the other sign; then its eq 14 would not even hold at t = 0.
@@ -209,8 +204,8 @@ def test_exact_integral_of_the_modes(eta):
 def test_parabola_is_the_modes_with_c_zero():
     p0, alpha, eta, beta = jnp.array([0.4, 0.7]), 1.6, 0.05, 0.3
     modes = ModeState(p0, p0**2 / alpha, jnp.array([0.2, 0.3]))
-    end = jd.flow(Modes(eta, alpha, ema_rate=beta), modes, DATA, 6.0).final
-    line = jd.flow(Parabola(eta, alpha, ema_rate=beta), ParabolaState(p0, modes.teacher_ratio), DATA, 6.0).final
+    end = jd.flow(Modes(eta, alpha, ema_rate=beta), modes, DATA, t1=6.0).final
+    line = jd.flow(Parabola(eta, alpha, ema_rate=beta), ParabolaState(p0, modes.teacher_ratio), DATA, t1=6.0).final
     close((end.predictor, end.teacher_ratio), (line.predictor, line.teacher_ratio), atol=1e-6)
     close(end.correlation, line.predictor**2 / alpha, atol=1e-6)
 
@@ -227,7 +222,7 @@ def test_equation_15_by_quadrature():
     path = solve_ivp(rate, (0, t1), [0.5, 0.0], dense_output=True, rtol=1e-11, atol=1e-13)
     integral = quad(lambda t: path.sol(t)[0] * np.exp(beta * t), 0, t1, epsabs=1e-11)[0]
     want = beta * np.exp(-beta * t1) * integral / path.y[0, -1]
-    have = jd.flow(system, ParabolaState(jnp.array(0.5), jnp.array(0.0)), DATA, t1).final
+    have = jd.flow(system, ParabolaState(jnp.array(0.5), jnp.array(0.0)), DATA, t1=t1).final
     np.testing.assert_allclose(have.teacher_ratio, want, atol=1e-7)
 
 
@@ -272,12 +267,12 @@ def test_predictor_free_flow_is_linear(rate):
     system = PredictorFree(0.05, rate)
     a, c = random(6, (2, 3), (2, 3))
     start = system.state(encoder=a, teacher=None if rate is None else c)
-    end = jd.flow(system, start, moments, 2.0).final
+    end = jd.flow(system, start, moments, t1=2.0).final
     row = a if rate is None else np.concatenate([a, c], 1)
     want = row @ expm(2.0 * np.asarray(growth_operator(system, moments)))
     have = end.encoder if rate is None else jnp.concatenate([end.encoder, end.teacher], 1)
     np.testing.assert_allclose(have, want, atol=1e-7)
-    small = jd.descend(system, start, moments, 1e-4, 20_000).final
+    small = jd.descend(system, start, moments, lr=1e-4, steps=20_000).final
     np.testing.assert_allclose(small.encoder, end.encoder, atol=1e-3)
 
 

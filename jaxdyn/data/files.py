@@ -1,0 +1,45 @@
+"""Files of the user's: `.npz` and `.npy`, read whole or refused in one line."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def read_arrays(location: str | os.PathLike[str]) -> dict[str, np.ndarray]:
+    """The arrays of an .npz file by name, an .npy file's as `images`; ValueError in one line."""
+    loaded = _read(os.fspath(location))
+    return loaded if isinstance(loaded, dict) else {"images": loaded}
+
+
+def read_pair(location: str) -> tuple[np.ndarray, np.ndarray]:
+    """Paired views: of an .npz file, or two .npy files with a comma between; ValueError in one line."""
+    parts = [part.strip() for part in location.split(",")]
+    loaded = [_read(part) for part in parts]
+    if len(loaded) == 2 and all(isinstance(part, np.ndarray) for part in loaded):
+        return loaded[0], loaded[1]
+    if len(loaded) > 1 or not isinstance(loaded[0], dict):
+        raise ValueError(f"{location}: expected an .npz file with two arrays, or two .npy files separated by a comma")
+    loaded = loaded[0]
+    if {"x", "y"} <= loaded.keys():
+        return loaded["x"], loaded["y"]
+    if len(loaded) == 2:
+        first, second = loaded.values()
+        return first, second
+    raise ValueError(f"{location}: expected arrays named x and y, got {', '.join(loaded) or 'none'}")
+
+
+def _read(location: str) -> Any:
+    """The array of an .npy file, or the arrays of an .npz file by name."""
+    path = Path(location).expanduser()
+    if not path.exists():
+        raise ValueError(f"{location}: no such file")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            return dict(loaded)
+    except Exception:  # damaged archives raise almost anything: zlib, zipfile, tokenizer, pickle errors
+        raise ValueError(f"{location}: not a readable .npz or .npy file of plain numeric arrays") from None

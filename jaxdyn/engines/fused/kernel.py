@@ -1,0 +1,324 @@
+"""One kernel a step: lanes that take trials from a queue, step them until they end, and write them back.
+
+The kernel's text, in LLVM's language, around the code of `step`, `done` and `record`. A small step is written out
+inside the loop, its state in registers; a large one is a function on the kernel's memory (`tiles`).
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from . import mathematics, tiles
+from .expressions import Graph, TooLarge, Unsupported
+from .module import Module, declared
+from .places import current_label, loop
+from .program import Parts, Program, awaited, flat, scalarised
+from .scalarise import scalarise
+from .vectors import Code, emit, size_of
+
+_VISIT = 4096  # steps between two looks at the stop flag
+_BLOCK = 16  # steps of a fixed-length run between two looks for numbers that are no longer finite
+
+
+class Kernel(NamedTuple):
+    """The text of a module with `run(job, work)`, the lanes it runs, and the bytes of memory a thread needs."""
+
+    text: str
+    lanes: int
+    work_bytes: int
+
+
+def build(program: Program, lanes: int | None, features: Any) -> Kernel:
+    """The kernel of a program for a processor with these features."""
+    numbers = len(program.state.elements) + len(program.params.elements)
+    if numbers > _LARGEST:
+        raise Unsupported(f"a trial of {numbers:,} numbers (more than {_LARGEST:,})")
+    # A register holds twice as many numbers of single precision.
+    fill = 1 if any(dtype == "float64" for dtype in program.state.elements) else 2
+    try:
+        graph = Graph(limit=4 * _STRAIGHT_IF_SMALL)
+        parts = scalarised(program, graph)
+        count, n_state = len(graph.live([*parts.new, *parts.judged])), len(program.state.elements)
+        if count <= (_STRAIGHT_IF_SMALL if n_state <= _SMALL else _STRAIGHT):
+            return _Text(program, lanes or fill * features.small_lanes(n_state), features).small(graph, parts)
+    except TooLarge:
+        pass
+    return _Text(program, lanes or fill * features.width, features).large()
+
+
+# Operations that are still written out inside the loop. Beyond this, loops over array elements were measured to be as
+# fast and compile sooner; with few state elements (an integrator of a small system) writing out stays ahead.
+_STRAIGHT, _STRAIGHT_IF_SMALL, _SMALL = 4000, 20_000, 32
+_LARGEST = 4096  # numbers of a trial; beyond it the lanes' memory outgrows the caches, and libraries are better
+
+
+class _Text(Module):
+    """The module's text around a step, in its two shapes."""
+
+    # The two kinds of kernel.
+
+    def small(self, graph: Graph, parts: Parts) -> Kernel:
+        """Everything inside one loop, the state in registers."""
+        code = self._begin_run()
+        elements = self.program.state.elements
+        places = self.program.state.places(self.lanes)
+        slots = [code.name("c") for _ in elements]
+        allocas = [
+            f"  {slot} = alloca [{self.lanes * size_of(dtype)} x i8], align 64"
+            for slot, dtype in zip(slots, elements, strict=True)
+        ]
+        code.lines[1:1] = allocas  # after the entry's label: LLVM turns them into registers
+        params = {
+            ("params", k): code.load(dtype, code.address("%params", place))
+            for k, (dtype, place) in enumerate(
+                zip(self.program.params.elements, self.program.params.places(self.lanes), strict=True)
+            )
+        }
+        when = {("when", 0): code.load("float64", self.area(code, "when"))}
+        for slot, dtype, place in zip(slots, elements, places, strict=True):
+            code.store(dtype, code.load(dtype, code.address("%state", place)), slot)
+
+        def body(outputs: list[int]) -> tuple[list[str], list[str]]:
+            current = [code.load(dtype, slot) for slot, dtype in zip(slots, elements, strict=True)]
+            known = {("state", k): value for k, value in enumerate(current)} | params | when
+            return current, emit(code, graph, outputs, known.__getitem__)
+
+        def to_memory() -> None:
+            for slot, dtype, place in zip(slots, elements, places, strict=True):
+                code.store(dtype, code.load(dtype, slot), code.address("%state", place))
+
+        entries = "[ 0, %ready ]"
+        if parts.judged:
+            code.put("br label %inner")
+        else:
+            entries += self._unjudged_blocks(code, slots, places, elements, parts, body, to_memory)
+        code.label("inner")
+        code.put(f"%n = phi i64 {entries}, [ %n1, %inner ]")
+        current, results = body([*parts.new, *parts.judged])
+        new, judged = results[: len(elements)], results[len(elements) :]
+        masks = {"finite": self._finite(code, new)}
+        for name, exists in (("converged", parts.done), ("due", parts.due)):
+            masks[name] = judged.pop(0) if exists else "zeroinitializer"
+        ended = self._ended(code, masks)
+        code.put("%n1 = add i64 %n, 1")
+        full = code.let("icmp eq i64 %n1, %bound")
+        for slot, dtype, value in zip(slots, elements, new, strict=True):
+            code.store(dtype, value, slot)
+        code.put(f"br i1 {code.let(f'or i1 {ended}, {full}')}, label %leave, label %inner")
+        self._leave_small(code, masks, current, new)
+        self._end_run(code, "[ %n1, %leave ]" + (", [ %m2, %whole ]" if not parts.judged else ""))
+        return self._module()
+
+    def _leave_small(self, code: Code, masks: dict[str, str], current: list[str], new: list[str]) -> None:
+        """Masks and states into memory: the new state, or the old one where the new is not finite."""
+        code.label("leave")
+        for name, mask in masks.items():
+            code.store("bool", mask, self.area(code, name))
+        places = self.program.state.places(self.lanes)
+        for k, (dtype, place) in enumerate(zip(self.program.state.elements, places, strict=True)):
+            if self.program.record:
+                code.store(dtype, current[k], code.address(self.area(code, "previous"), place))
+            kept = code.let(
+                f"select <{self.lanes} x i1> {masks['finite']}, {code.vector(dtype)} {new[k]}, "
+                f"{code.vector(dtype)} {current[k]}"
+            )
+            code.store(dtype, kept, code.address("%state", place))
+        code.put("br label %leaving")
+
+    def _unjudged_blocks(self, code, slots, places, elements, parts, body, to_memory) -> str:
+        """Runs of a fixed length: blocks of steps without a look; one that left the finite numbers is done again."""
+        code.put(f"%long = icmp sge i64 %bound, {_BLOCK}")
+        code.put("br i1 %long, label %block, label %inner")
+        code.label("block")
+        code.put("%m = phi i64 [ 0, %ready ], [ %m2, %again ]")
+        to_memory()
+        code.put("br label %quick")
+        code.label("quick")
+        code.put("%j = phi i64 [ 0, %block ], [ %j1, %quick ]")
+        _, new = body(parts.new)
+        for slot, dtype, value in zip(slots, elements, new, strict=True):
+            code.store(dtype, value, slot)
+        code.put("%j1 = add i64 %j, 1")
+        code.put(f"%jend = icmp eq i64 %j1, {_BLOCK}")
+        code.put("br i1 %jend, label %look, label %quick")
+        code.label("look")
+        finite = self._finite(code, new)
+        bad = code.any(code.let(f"and <{self.lanes} x i1> %active, {self._not(code, finite)}"))
+        code.put(f"br i1 {bad}, label %redo, label %good")
+        code.label("redo")
+        for slot, dtype, place in zip(slots, elements, places, strict=True):
+            code.store(dtype, code.load(dtype, code.address("%state", place)), slot)
+        code.put("br label %inner")
+        code.label("good")
+        code.put(f"%m2 = add i64 %m, {_BLOCK}")
+        code.put(f"%m3 = add i64 %m, {2 * _BLOCK}")
+        code.put(f"br i1 {code.let('icmp sle i64 %m3, %bound')}, label %again, label %tail")
+        code.label("again")
+        code.put("br label %block")
+        code.label("tail")
+        code.put(f"br i1 {code.let('icmp eq i64 %m2, %bound')}, label %whole, label %inner")
+        code.label("whole")
+        to_memory()
+        code.store("bool", "splat (i1 true)", self.area(code, "finite"))
+        for name in ("converged", "due"):
+            code.store("bool", "zeroinitializer", self.area(code, name))
+        code.put("br label %leaving")
+        return ", [ %m, %redo ], [ %m2, %tail ]"
+
+    def large(self) -> Kernel:
+        """The step as a function from memory to memory; two copies of the state take turns."""
+        self.temporaries = self._step_function()
+        self._judge_function()
+        code = self._begin_run()
+        code.put(f"%other = getelementptr i8, ptr %work, i64 {self.areas['other']}")
+        code.put(f"%free = getelementptr i8, ptr %work, i64 {self.work_end}")
+        code.put("br label %inner")
+        code.label("inner")
+        code.put("%n = phi i64 [ 0, %ready ], [ %n1, %inner ]")
+        code.put("%now = phi ptr [ %state, %ready ], [ %then, %inner ]")
+        code.put("%then = phi ptr [ %other, %ready ], [ %now, %inner ]")
+        code.put("call void @step(ptr %now, ptr %params, ptr %free, ptr %then)")
+        code.put("%ended = call i1 @judge(ptr %now, ptr %then, ptr %params, ptr %work)")
+        code.put("%n1 = add i64 %n, 1")
+        full = code.let("icmp eq i64 %n1, %bound")
+        code.put(f"br i1 {code.let(f'or i1 %ended, {full}')}, label %leave, label %inner")
+        code.label("leave")
+        finite = code.load("bool", self.area(code, "finite"))
+        if self.program.record:
+            self._copy_state(code, "%now", "%now", finite, self.area(code, "previous"), "p")
+        self._copy_state(code, "%then", "%now", finite, "%state", "s")
+        code.put("br label %leaving")
+        label = current_label(code)
+        self._end_run(code, f"[ %n1, %{label} ]")
+        return self._module()
+
+    def _copy_state(self, code: Code, yes: str, no: str, mask: str, to: str, stem: str) -> None:
+        """to = where(mask, yes, no), leaf by leaf; `to` may be either of them."""
+        for number, (leaf, start) in enumerate(
+            zip(self.program.state.leaves, self.program.state.offsets(self.lanes), strict=False)
+        ):
+            if leaf.size == 0:
+                continue
+            with loop(code, leaf.size, f"{stem}{number}") as k:
+                size = self.lanes * size_of(leaf.dtype)
+                at = code.let(f"add i64 {start}, {code.let(f'mul i64 {k}, {size}')}")
+                values = [code.load(leaf.dtype, code.address(base, at)) for base in (yes, no)]
+                kind = code.vector(leaf.dtype)
+                kept = code.let(f"select <{self.lanes} x i1> {mask}, {kind} {values[0]}, {kind} {values[1]}")
+                code.store(leaf.dtype, kept, code.address(to, at))
+
+    def _step_function(self) -> int:
+        code = self.code()
+        code.label("entry")
+        size = tiles.emit_step(code, self.program, self.features)
+        code.put("ret void")
+        self.finish(code, "define internal void @step(ptr noalias %now, ptr noalias %params, ptr noalias %free, "
+                          "ptr noalias %then) #1")  # fmt: skip
+        return size
+
+    def _judge_function(self) -> None:
+        """Sets the masks after a step from `now` to `then`; whether any active lane ended or is due."""
+        code = self.code()
+        code.label("entry")
+        graph = Graph()
+        known = self._memory_inputs(code, {"state": "%now", "new": "%then", "params": "%params"})
+        inputs = self._three_inputs(graph)
+        masks = {"finite": None, "converged": "zeroinitializer", "due": "zeroinitializer"}
+        if self.program.done:
+            places = flat(scalarise(self.program.done, graph, inputs))
+            (masks["converged"],) = emit(code, graph, places, known)
+        if self.program.record:
+            places = flat(scalarise(self.program.record, graph, [*inputs, awaited(self.program, graph)])[:1])
+            (masks["due"],) = emit(code, graph, places, known)
+        masks["finite"] = self._finite(code, [known(("new", k)) for k in range(len(self.program.state.elements))])
+        for name, mask in masks.items():
+            code.store("bool", mask, self.area(code, name))
+        code.put(f"%active = icmp ne <{self.lanes} x i8> {self._bytes(code, 'active')}, zeroinitializer")
+        code.put(f"ret i1 {self._ended(code, masks)}")
+        self.finish(code, "define internal i1 @judge(ptr %now, ptr %then, ptr %params, ptr %work) #1")
+
+    # What both share.
+
+    def _begin_run(self) -> Code:
+        """Fill the lanes; at `ready` at least one is active and %bound steps are free of the step limit."""
+        code, lanes = self.code(), self.lanes
+        code.label("entry")
+        for name in ("state", "params"):
+            code.put(f"%{name} = getelementptr i8, ptr %work, i64 {self.areas[name]}")
+        code.put("br label %filling")
+        code.label("filling")
+        code.put("%lane0 = phi i64 [ 0, %entry ], [ %lane1, %filling ]")
+        code.put("call void @take(ptr %job, ptr %work, i64 %lane0)")
+        code.put("%lane1 = add i64 %lane0, 1")
+        code.put(f"br i1 {code.let(f'icmp eq i64 %lane1, {lanes}')}, label %outer, label %filling")
+        code.label("outer")
+        stop = code.let(f"load volatile i8, ptr {self.job(code, 'stop')}")
+        code.put(f"%active = icmp ne <{lanes} x i8> {self._bytes(code, 'active')}, zeroinitializer")
+        go_on = code.let(f"and i1 {code.let(f'icmp eq i8 {stop}, 0')}, {code.any('%active')}")
+        code.put(f"br i1 {go_on}, label %ready, label %over")
+        code.label("ready")
+        ages = code.let(f"load <{lanes} x i64>, ptr {self.area(code, 'age')}, align 64")
+        limit = code.let(f"insertelement <{lanes} x i64> poison, i64 {self.job(code, 'max_steps')}, i64 0")
+        limit = code.let(
+            f"shufflevector <{lanes} x i64> {limit}, <{lanes} x i64> poison, <{lanes} x i32> zeroinitializer"
+        )
+        left = code.let(f"sub <{lanes} x i64> {limit}, {ages}")
+        left = code.let(f"select <{lanes} x i1> %active, <{lanes} x i64> {left}, <{lanes} x i64> splat (i64 {_VISIT})")
+        least = code.let(f"call i64 @llvm.vector.reduce.smin.v{lanes}i64(<{lanes} x i64> {left})")
+        code.put(f"%bound = call i64 @llvm.smin.i64(i64 {least}, i64 {_VISIT})")
+        return code
+
+    def _end_run(self, code: Code, taken: str) -> None:
+        code.label("leaving")
+        code.put(f"%taken = phi i64 {taken}")
+        if self.program.record:
+            code.put("call void @save(ptr %job, ptr %work)")
+        code.put("br label %retiring")
+        code.label("retiring")
+        code.put("%lane2 = phi i64 [ 0, %leaving ], [ %lane3, %retiring ]")
+        code.put("call void @retire(ptr %job, ptr %work, i64 %lane2, i64 %taken)")
+        code.put("%lane3 = add i64 %lane2, 1")
+        code.put(f"br i1 {code.let(f'icmp eq i64 %lane3, {self.lanes}')}, label %outer, label %retiring")
+        code.label("over")
+        code.put("ret void")
+        self.finish(code, "define void @run(ptr %job, ptr %work) #0")
+
+    def _not(self, code: Code, mask: str) -> str:
+        return code.let(f"xor <{self.lanes} x i1> {mask}, splat (i1 true)")
+
+    def _ended(self, code: Code, masks: dict[str, Any]) -> str:
+        ended = self._not(code, masks["finite"])
+        for name in ("converged", "due"):
+            if masks[name] != "zeroinitializer":
+                ended = code.let(f"or <{self.lanes} x i1> {ended}, {masks[name]}")
+        return code.any(code.let(f"and <{self.lanes} x i1> {ended}, %active"))
+
+    def _finite(self, code: Code, values: Sequence[str]) -> str:
+        """The lanes whose floating elements are all finite: 0·x is 0 for those alone."""
+        mask = None
+        for dtype in ("float64", "float32"):
+            total = None
+            kind, suffix = code.vector(dtype), f"v{self.lanes}f{dtype[5:]}"
+            zero = code.splat(0.0, dtype)
+            for value, own in zip(values, self.program.state.elements, strict=True):
+                if own == dtype:
+                    total = (
+                        code.let(f"fmul {kind} {value}, {zero}") if total is None else
+                        code.let(f"call {kind} @llvm.fma.{suffix}({kind} {value}, {kind} {zero}, {kind} {total})")
+                    )  # fmt: skip
+            if total is not None:
+                here = code.let(f"fcmp ord {kind} {total}, {zero}")
+                mask = here if mask is None else code.let(f"and <{self.lanes} x i1> {mask}, {here}")
+        return mask or "splat (i1 true)"
+
+    def _module(self) -> Kernel:
+        self._take_function()
+        self._retire_function()
+        if self.program.record:
+            self._save_functions()
+        text = [*mathematics.definitions(self.helpers, self.lanes), *self.functions]
+        text += [
+            'attributes #0 = { nounwind }',
+            'attributes #1 = { nounwind noinline }',
+            'attributes #2 = { nounwind noinline }',
+        ]  # fmt: skip
+        return Kernel("\n\n".join(declared(text)), self.lanes, self.work_end + self.temporaries + 64)

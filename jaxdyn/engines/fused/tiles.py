@@ -1,0 +1,335 @@
+"""Large steps as loops over array elements: every element is a vector over the lanes, in the kernel's memory.
+
+Where a step is too long to be written out, its arrays stay arrays: moving data about only changes how an element is
+found, elementwise operations are fused into the loop that needs them, and matrix products are computed by tiles whose
+sums stay in registers. What has no rule here is written out element by element like a small step.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jax.extend import core as jex
+
+from .elementwise import ELEMENTWISE, elementwise, tree
+from .expressions import Graph, Unsupported
+from .places import Constant, Index, Lazy, Memory, Value, Workspace, loop, number, row_major, uniform
+from .scalarise import RULES, apply_rule, constant_places, inner_jaxpr, literal, type_of
+from .vectors import Code, size_of
+
+_DEPTH = 64  # terms of a sum that are written out
+_LONGEST = 60_000  # lines of code
+
+
+def emit_step(code: Code, program: Any, features: Any) -> int:
+    """The step from %now to %then with %params; returns the bytes of %free it needs."""
+    return _Emitter(code, features).step(program)
+
+
+class _Emitter(Workspace):
+    """The step, equation by equation: a method named after a primitive is its rule."""
+
+    def __init__(self, code: Code, features: Any):
+        super().__init__(code)
+        self.tile = (4, 4) if features.registers >= 32 else (2, 4)
+
+    def step(self, program: Any) -> int:
+        inputs = [*self._leaves("%now", program.state), *self._leaves("%params", program.params)]
+        outputs = self.evaluate(program.step, inputs)
+        for value, place in zip(outputs, self._leaves("%then", program.state), strict=True):
+            self.write(value, place)
+        return self.used
+
+    def _leaves(self, base: str, layout: Any) -> list[Value]:
+        return [
+            Memory(leaf.shape, leaf.dtype, base, start, row_major(leaf.shape))
+            for leaf, start in zip(layout.leaves, layout.offsets(self.code.lanes), strict=False)
+        ]
+
+    # Equations.
+
+    def evaluate(self, closed: Any, inputs: Sequence[Value]) -> list[Value]:
+        jaxpr = closed.jaxpr
+        known: dict[Any, Value] = {
+            variable: self.constant(value) for variable, value in zip(jaxpr.constvars, closed.consts, strict=True)
+        }
+        known |= dict(zip(jaxpr.invars, inputs, strict=True))
+        uses: dict[Any, int] = {}
+        for atom in itertools.chain(jaxpr.outvars, *(equation.invars for equation in jaxpr.eqns)):
+            if not isinstance(atom, jex.Literal):
+                uses[atom] = uses.get(atom, 0) + 1
+        read = lambda atom: self.constant(literal(atom)) if isinstance(atom, jex.Literal) else known[atom]  # noqa: E731
+        for equation in jaxpr.eqns:
+            results = self.equation(equation, [read(atom) for atom in equation.invars])
+            for variable, value in zip(equation.outvars, results, strict=True):
+                # What is read more than once, and what is a single number, is computed once.
+                again = uses.get(variable, 0) > 1 or not value.shape
+                if again and uses.get(variable, 0) and isinstance(value, Lazy) and value.known:
+                    value = self.stored(value)
+                known[variable] = value
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def folded(self, equation: Any, arguments: Sequence[Value]) -> list[Value] | None:
+        """The outputs as constants, where the arguments are."""
+        if not all(isinstance(value, Constant) for value in arguments) or equation.primitive.name not in _FOLDED:
+            return None
+        graph = Graph()
+        results = apply_rule(equation, graph, [constant_places(graph, v.array) for v in arguments])  # type: ignore
+        places = [result.ravel().tolist() for result in results]
+        if not all(graph.is_constant(place) for each in places for place in each):
+            return None
+        arrays = [
+            np.array([graph.value(place) for place in each], type_of(variable.aval)).reshape(variable.aval.shape)
+            for each, variable in zip(places, equation.outvars, strict=True)
+        ]
+        return [self.constant(array) for array in arrays]
+
+    def equation(self, equation: Any, arguments: list[Value]) -> list[Value]:
+        name = equation.primitive.name
+        if len(self.code.lines) > _LONGEST:
+            raise Unsupported("a step this long")
+        constants = self.folded(equation, arguments)
+        if constants is not None:
+            return constants
+        for value in arguments:
+            if isinstance(value, Constant) and value.array.size and not uniform(value.array):
+                value.table()
+        inner = inner_jaxpr(equation)
+        if inner is not None:
+            return self.evaluate(inner, arguments)
+        if name in ELEMENTWISE:
+            return [self.elementwise(equation, arguments)]
+        rule = getattr(self, f"_{name}", None) or (self.reduction if name in _REDUCTIONS else None)
+        if rule is not None:
+            return list(rule(equation, *arguments))
+        if name not in RULES:
+            return [self.unknown(name, variable.aval) for variable in equation.outvars]
+        return self.written_out(equation, arguments)
+
+    def unknown(self, name: str, aval: Any) -> Value:
+        """As in `scalarise`: an error only if something depends on it."""
+        dtype = type_of(aval)
+        what = f"the primitive {name}"
+        return Lazy(tuple(aval.shape), dtype, lambda graph, index: graph.unsupported(what, dtype), False)
+
+    def elementwise(self, equation: Any, arguments: list[Value]) -> Value:
+        name, params, aval = equation.primitive.name, equation.params, equation.outvars[0].aval
+        dtype = type_of(aval)
+
+        def build(graph: Graph, index: Index) -> int:
+            # Axes of one element, and single numbers, are broadcast.
+            places = [
+                value.build(graph, tuple(i if n > 1 else 0 for i, n in zip(index, value.shape, strict=False)))
+                for value in arguments
+            ]
+            return int(elementwise(graph, name, params, [np.array(place) for place in places], dtype))
+
+        return Lazy(tuple(aval.shape), dtype, build)
+
+    def written_out(self, equation: Any, arguments: list[Value]) -> list[Value]:
+        """An equation by the rules for scalars."""
+        graph = Graph()
+        places = [
+            np.array([value.build(graph, index) for index in np.ndindex(value.shape)], np.int64).reshape(value.shape)
+            for value in arguments
+        ]
+        results = apply_rule(equation, graph, places)
+        rooms = []
+        for result, variable in zip(results, equation.outvars, strict=True):
+            room = self.room(variable.aval.shape, type_of(variable.aval))
+            values = self._emit(graph, [int(place) for place in result.ravel()])
+            for index, value in zip(np.ndindex(room.shape), values, strict=True):
+                self.code.store(room.dtype, value, room.address(self.code, index))
+            rooms.append(room)
+        return rooms
+
+    # Data moved about: the same elements under other indices.
+
+    def _transpose(self, equation, x):
+        order = equation.params["permutation"]
+        back = np.argsort(order)
+        return [self.view(x, [x.shape[axis] for axis in order], lambda index: tuple(index[k] for k in back))]
+
+    def _broadcast_in_dim(self, equation, x, *_):
+        shape, where = equation.params["shape"], equation.params["broadcast_dimensions"]
+        axes = lambda index: tuple(0 if x.shape[k] == 1 else index[w] for k, w in enumerate(where))  # noqa: E731
+        return [self.view(x, shape, axes)]
+
+    def _squeeze(self, equation, x):
+        gone = set(equation.params["dimensions"])
+        kept = [axis for axis in range(len(x.shape)) if axis not in gone]
+
+        def axes(index):
+            full: list[int | str] = [0] * len(x.shape)
+            for axis, i in zip(kept, index, strict=True):
+                full[axis] = i
+            return tuple(full)
+
+        return [self.view(x, [x.shape[axis] for axis in kept], axes)]
+
+    def _reshape(self, equation, x, *_):
+        shape = tuple(equation.outvars[0].aval.shape)
+        if [size for size in shape if size > 1] == [size for size in x.shape if size > 1]:
+            real = [axis for axis, size in enumerate(shape) if size > 1]
+            old = [axis for axis, size in enumerate(x.shape) if size > 1]
+
+            def axes(index):
+                full: list[int | str] = [0] * len(x.shape)
+                for axis, other in zip(real, old, strict=True):
+                    full[other] = index[axis]
+                return tuple(full)
+
+            return [self.view(x, shape, axes)]
+        memory = self.stored(x)
+        if memory.strides != row_major(memory.shape):
+            room = self.room(memory.shape, memory.dtype)
+            self.write(memory, room)
+            memory = room
+        return [memory._replace(shape=shape, strides=row_major(shape))]
+
+    _expand_dims = _reshape
+
+    def _slice(self, equation, x):
+        starts, steps = equation.params["start_indices"], equation.params["strides"] or (1,) * len(x.shape)
+        if any(step != 1 for step in steps) and not isinstance(x, Memory):
+            x = self.stored(x)
+        return [self.window(x, equation.outvars[0].aval.shape, starts, steps)]
+
+    def _split(self, equation, x):
+        axis, starts = equation.params["axis"], np.cumsum([0, *equation.params["sizes"]])
+        pieces = []
+        for size, start in zip(equation.params["sizes"], starts, strict=False):
+            shape, first = list(x.shape), [0] * len(x.shape)
+            shape[axis], first[axis] = int(size), int(start)
+            pieces.append(self.window(x, shape, first, [1] * len(shape)))
+        return pieces
+
+    def _concatenate(self, equation, *arrays):
+        room = self.room(equation.outvars[0].aval.shape, arrays[0].dtype)
+        start, axis = 0, equation.params["dimension"]
+        for array in arrays:
+            first = [0] * len(room.shape)
+            first[axis] = start
+            self.write(array, self.window(room, array.shape, first, [1] * len(first)))
+            start += array.shape[axis]
+        return [room]
+
+    # Sums.
+
+    def reduction(self, equation, x):
+        axes, op = equation.params["axes"], _REDUCTIONS[equation.primitive.name]
+        kept = [axis for axis in range(len(x.shape)) if axis not in axes]
+        inner = [range(x.shape[axis]) for axis in axes]
+        if not 0 < int(np.prod([len(each) for each in inner])) <= _DEPTH * _DEPTH or 0 in x.shape:
+            return self.written_out(equation, [x])
+
+        def build(graph: Graph, index: Index) -> int:
+            places = []
+            for element in itertools.product(*inner):
+                full: list[int | str] = [0] * len(x.shape)
+                for axis, i in zip((*kept, *axes), (*index, *element), strict=True):
+                    full[axis] = i
+                places.append(x.build(graph, tuple(full)))
+            return tree(graph, op, places)
+
+        return [self.stored(Lazy(tuple(x.shape[axis] for axis in kept), x.dtype, build))]
+
+    def _dot_general(self, equation, x, y):
+        (over_x, over_y), (batch_x, batch_y) = equation.params["dimension_numbers"]
+        dtype = type_of(equation.outvars[0].aval)
+        free_x = [axis for axis in range(len(x.shape)) if axis not in (*over_x, *batch_x)]
+        free_y = [axis for axis in range(len(y.shape)) if axis not in (*over_y, *batch_y)]
+        floating = dtype.startswith("float") and x.dtype == dtype and y.dtype == dtype
+        if not floating or not free_x or not free_y or 0 in (*x.shape, *y.shape):
+            return self.written_out(equation, [x, y])
+        x, y = self.stored(x), self.stored(y)
+        batch = [x.shape[axis] for axis in batch_x]
+        room = self.room(equation.outvars[0].aval.shape, dtype)
+        depth = list(itertools.product(*(range(x.shape[axis]) for axis in over_x)))
+        n_batch, n_left = len(batch), len(free_x)
+        heads = [*batch, *(x.shape[a] for a in free_x[:-1]), *(y.shape[a] for a in free_y[:-1])]
+        with contextlib.ExitStack() as stack:
+            head = [number(stack.enter_context(loop(self.code, size, "h"))) for size in heads]
+            group, left, right = head[:n_batch], head[n_batch : n_batch + n_left - 1], head[n_batch + n_left - 1 :]
+
+            def of(memory: Memory, axes: Sequence[Sequence[int]], parts: Sequence[Sequence[Any]]) -> str:
+                full: list[Any] = [0] * len(memory.shape)
+                for axis, i in zip(itertools.chain(*axes), itertools.chain(*parts), strict=True):
+                    full[axis] = i
+                return self.code.load(dtype, memory.address(self.code, tuple(full)))
+
+            def block(rows: list[Any], columns: list[Any]) -> None:
+                sums: dict[tuple[int, int], str] = {}
+                for k in depth:
+                    a = [of(x, (batch_x, free_x, over_x), (group, (*left, i), k)) for i in rows]
+                    b = [of(y, (batch_y, free_y, over_y), (group, (*right, j), k)) for j in columns]
+                    for i, j in itertools.product(range(len(rows)), range(len(columns))):
+                        sums[i, j] = self._multiply_add(dtype, a[i], b[j], sums.get((i, j)))
+                for (i, j), value in sums.items():
+                    place = (*group, *left, rows[i], *right, columns[j])
+                    self.code.store(dtype, value, room.address(self.code, place))
+
+            self._blocks(x.shape[free_x[-1]], y.shape[free_y[-1]], block)
+        return [room]
+
+    def _multiply_add(self, dtype: str, a: str, b: str, total: str | None) -> str:
+        kind = self.code.vector(dtype)
+        if total is None:
+            return self.code.let(f"fmul {kind} {a}, {b}")
+        suffix = f"v{self.code.lanes}f{dtype[5:]}"
+        return self.code.let(f"call {kind} @llvm.fma.{suffix}({kind} {a}, {kind} {b}, {kind} {total})")
+
+    def _blocks(self, n_rows: int, n_columns: int, block: Callable[[list[Any], list[Any]], None]) -> None:
+        """A matrix by tiles: loops over the full ones, the edges by themselves."""
+        for rows_at, rows in self._parts(n_rows, self.tile[0]):
+            for columns_at, columns in self._parts(n_columns, self.tile[1]):
+                with loop(self.code, rows_at[1], "i") as i, loop(self.code, columns_at[1], "j") as j:
+                    where = [self._scaled(k, size, start) for k, size, start in
+                             ((i, rows, rows_at[0]), (j, columns, columns_at[0]))]  # fmt: skip
+                    block(*([self.shifted(start, k) for k in range(size)]
+                            for start, size in zip(where, (rows, columns), strict=True)))  # fmt: skip
+
+    def _parts(self, size: int, tile: int) -> list[tuple[tuple[int, int], int]]:
+        """((first, how many tiles), size of a tile)."""
+        whole, rest = divmod(size, tile)
+        parts = [((0, whole), tile)] if whole else []
+        return parts + ([((whole * tile, 1), rest)] if rest else [])
+
+    def _scaled(self, counter: str, size: int, start: int) -> "int | str":
+        k = number(counter)
+        if isinstance(k, int):
+            return start + k * size
+        return self.shifted(self.code.let(f"mul i64 {k}, {size}"), start)
+
+    def _scan(self, equation, *arguments):
+        """A loop of known length, written out one iteration after the other."""
+        params = equation.params
+        n_constants, n_carry = params["num_consts"], params["num_carry"]
+        constants, carry = arguments[:n_constants], list(arguments[n_constants : n_constants + n_carry])
+        slices = [self.stored(each) for each in arguments[n_constants + n_carry :]]
+        rooms = [self.room(v.aval.shape, type_of(v.aval)) for v in equation.outvars[n_carry:]]
+        for k in range(params["length"])[:: -1 if params["reverse"] else 1]:
+            row = lambda memory, k=k: self._row(memory, k)  # noqa: E731
+            out = self.evaluate(params["jaxpr"], [*constants, *carry, *map(row, slices)])
+            carry = [value if isinstance(value, Constant) else self.stored(value) for value in out[:n_carry]]
+            for value, room in zip(out[n_carry:], rooms, strict=True):
+                self.write(value, row(room))
+        return [*carry, *rooms]
+
+    def _row(self, memory: Memory, k: int) -> Memory:
+        step = size_of(memory.dtype) * self.code.lanes
+        start = memory.start + k * memory.strides[0] * step
+        return memory._replace(shape=memory.shape[1:], strides=memory.strides[1:], start=start)
+
+
+# Of constants, these are computed when the code is written: indices and masks, not large products.
+_FOLDED = {
+    "broadcast_in_dim", "concatenate", "reshape", "squeeze", "expand_dims", "iota", "transpose", "convert_element_type",
+    "add", "sub", "mul", "lt", "le", "gt", "ge", "eq", "ne", "select_n", "slice", "rev", "stack",
+}  # fmt: skip
+_REDUCTIONS = {
+    "reduce_sum": "add", "reduce_max": "max", "reduce_min": "min", "reduce_prod": "mul", "reduce_and": "and",
+    "reduce_or": "or",
+}  # fmt: skip

@@ -1,0 +1,208 @@
+"""Equilibria as they are found: what each is, what was proved of it, and the evidence that none is missing."""
+
+import html
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import xarray as xr
+
+from ..analysis.linearise import Linearisation, Verdict
+from ..moments import Moments
+from ..provenance import provenance
+from ..systems.siamese import Siamese
+
+
+class Paths(NamedTuple):
+    """Completeness evidence: paths started, and how many ended at a regular solution, at infinity, singular, failed.
+
+    `check` says what confirms that the start was complete, and whether it did.
+    """
+
+    started: int
+    finite: int
+    infinite: int
+    singular: int
+    failed: int
+    check: str
+    confirmed: bool
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What was proved: `proved`, or the first `step` that failed (root, positive, stability) and why.
+
+    `radius` half-width of the box that holds the one root, in the entries of Ŝ, relative to ‖S‖;
+    `n_unstable` proven number of unstable directions of the flow, None if that step failed.
+    """
+
+    proved: bool
+    step: str
+    reason: str
+    radius: float
+    n_unstable: int | None
+
+    def __str__(self) -> str:
+        return f"proved, {self.n_unstable} unstable" if self.proved else f"{self.step}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class Equilibrium:
+    """One O(n)-orbit of equilibria.
+
+    `gram` S = AᵀA [m, m] of this `rank`, the same all over the orbit; `state` one point of it;
+    `residual` the largest component of the field there, relative to 1 + the state's largest;
+    `orbit_dim` the orbit's dimension; `flow` and, if a learning rate was given, `procedure` the
+    linearisations. `certificate` is filled by `certify`.
+    """
+
+    rank: int
+    gram: np.ndarray
+    state: Any
+    residual: float
+    orbit_dim: int
+    flow: Linearisation
+    procedure: Linearisation | None = None
+    certificate: Certificate | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the flow: stable orbit, saddle, repeller or undetermined."""
+        return Verdict(int(self.flow.verdict))
+
+    @property
+    def n_unstable(self) -> int:
+        """Unstable directions of the flow."""
+        return int(self.flow.n_unstable)
+
+    @property
+    def nullity(self) -> int:
+        """Zero eigenvalues of the flow's Jacobian; more than `orbit_dim` leave the verdict undetermined."""
+        return int(self.flow.nullity)
+
+    @property
+    def margin(self) -> float:
+        """−max Re of the flow's transversal eigenvalues."""
+        return float(self.flow.margin)
+
+    def __str__(self) -> str:
+        proof = "" if self.certificate is None else f"; {self.certificate}"
+        return f"rank {self.rank}, {self.flow}{proof}"
+
+
+@dataclass(frozen=True)
+class Equilibria(Sequence[Equilibrium]):
+    """All equilibria that were found, the origin first, then by rank and size; and how complete they are.
+
+    `complete` promises that none is missing: every path of every rank was followed to its end, and an
+    independent check confirmed the starts. Otherwise `notes` say why not. `paths` is the evidence for
+    each rank.
+    """
+
+    items: tuple[Equilibrium, ...]
+    complete: bool
+    paths: dict[int, Paths]
+    notes: tuple[str, ...]
+    system: Siamese
+    moments: Moments
+    n: int
+    lr: float | None = None
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index]
+
+    def __iter__(self) -> Iterator[Equilibrium]:
+        return iter(self.items)
+
+    @property
+    def stable(self) -> tuple[Equilibrium, ...]:
+        """Those that are stable orbits of the flow."""
+        return tuple(item for item in self.items if item.verdict == Verdict.STABLE)
+
+    def __str__(self) -> str:
+        return _table(self)
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+    def to_dataset(self) -> xr.Dataset:
+        """Everything but the certificates, along `equilibrium`; states as encoder, predictor[, teacher]."""
+        return _dataset(self)
+
+
+def _table(found: Equilibria) -> str:
+    """One line an equilibrium, then the evidence for completeness; at most 80 columns."""
+    steps, proofs = found.lr is not None, any(item.certificate is not None for item in found)
+    head = f"{'':>3} {'rank':>4} {'trace S':>10} {'orbit':>5} {'unstable':>8} {'margin':>10}  {'verdict':12}"
+    head += f" {'procedure':12}" if steps else ""
+    head += " certified" if proofs else ""
+    lines = [head.rstrip(), "-" * len(head.rstrip())]
+    for index, item in enumerate(found):
+        line = (
+            f"{index:3d} {item.rank:4d} {np.trace(item.gram):10.4g} {item.orbit_dim:5d} {item.n_unstable:8d} "
+            f"{item.margin:10.3g}  {item.verdict.name.lower():12}"
+        )
+        line += f" {_of_step(item.procedure):12}" if steps else ""
+        line += f" {item.certificate}" if proofs else ""
+        lines.append(line.rstrip())
+    lines += ["-" * len(lines[1]), "complete" if found.complete else "NOT complete"]
+    for rank, paths in found.paths.items():
+        lines.append(
+            f"  rank {rank}: {paths.started} paths: {paths.finite} finite, {paths.infinite} at infinity, "
+            f"{paths.singular} singular, {paths.failed} failed"
+        )
+        lines.append(f"          start: {paths.check}")
+    lines += [f"  note: {note}" for note in found.notes]
+    return "\n".join(lines)
+
+
+def _of_step(step: Linearisation | None) -> str:
+    return "–" if step is None else Verdict(int(step.verdict)).name.lower()
+
+
+def _dataset(found: Equilibria) -> xr.Dataset:
+    m, n = found.moments.m, found.n
+    item_values = {
+        "rank": ("rank of S", [item.rank for item in found]),
+        "residual": ("largest component of the field, relative", [item.residual for item in found]),
+        "orbit_dim": ("dimension of the O(n) orbit", [item.orbit_dim for item in found]),
+        "nullity": ("zero eigenvalues of the flow's Jacobian", [item.nullity for item in found]),
+        "n_unstable": ("unstable directions of the flow", [item.n_unstable for item in found]),
+        "margin": ("−max Re of the transversal eigenvalues", [item.margin for item in found]),
+    }
+    variables: dict[str, Any] = {name: ("equilibrium", np.array(values), {"long_name": text})
+                 for name, (text, values) in item_values.items()}  # fmt: skip
+    flags = {"flag_values": np.arange(len(Verdict), dtype=np.int8),
+             "flag_meanings": " ".join(verdict.name.lower() for verdict in Verdict)}  # fmt: skip
+    kinds = {"verdict": "flow", "procedure_verdict": "procedure"}
+    for name, kind in kinds.items():
+        parts = [getattr(item, kind) for item in found]
+        if parts[0] is not None:
+            values = np.array([int(part.verdict) for part in parts], np.int8)
+            variables[name] = ("equilibrium", values, flags | {"long_name": f"linear stability of the {kind}"})
+    eigenvalues = np.array([item.flow.eigenvalues for item in found])
+    for name, part in (("real", np.real(eigenvalues)), ("imag", np.imag(eigenvalues))):
+        variables[f"eigenvalue_{name}"] = (
+            ("equilibrium", "eigenvalue"), part, {"units": "1/time", "long_name": f"{name} part of eigenvalues"},
+        )  # fmt: skip
+    variables["gram"] = (("equilibrium", "row", "column"), np.array([item.gram for item in found]), {"symbol": "S"})
+    axes = {"encoder": ("embedding", "input"), "predictor": ("embedding", "embedding_in"),
+            "teacher": ("embedding", "input")}  # fmt: skip
+    for name in found[0].state._fields:
+        values = np.array([np.asarray(getattr(item.state, name)) for item in found])
+        variables[name] = (("equilibrium", *axes[name]), values, {"long_name": f"{name} at one point of the orbit"})
+    decay = [float(part) for part in found.system.weight_decay]
+    settings = {"system": type(found.system).__name__, "weight_decay": decay, "n": n, "m": m, "lr": found.lr,
+                "predictor_lr_ratio": float(found.system.predictor_lr_ratio)}  # fmt: skip
+    evidence = "; ".join(f"rank {rank}: {paths._asdict()}" for rank, paths in found.paths.items())
+    attributes = {"title": "equilibria", "complete": int(found.complete), "paths": evidence,
+                  "notes": "; ".join(found.notes)}  # fmt: skip
+    return xr.Dataset(variables, attrs=attributes | provenance(
+        settings=settings, precision="float64", devices=jax.local_devices()[:1]))  # fmt: skip

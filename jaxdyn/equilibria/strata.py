@@ -1,0 +1,204 @@
+"""All real equilibria of reduced problems (X, Y), rank by rank, for many problems in one batch.
+
+Each rank's generic solutions are led to every problem by a parameter homotopy; what ends real and positive
+semidefinite is refined by Newton's method on (A, B). A problem with a failed path, one to infinity, two equal
+ends or an odd number of real ones is done again along another line, with smaller steps, and what fails then
+is counted.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from ..analysis.linearise import jacobian
+from ..engines.blocks import blockwise
+from ..moments import Moments
+from ..systems.siamese import StopGradient, StudentState
+from .equations import pack, rank_one, symmetric, thin_student
+from .generic import Parameters, generic_solutions, local, packed_solutions
+from .paths import End, track
+from .result import Paths
+
+COMPLETE_UP_TO = 4  # m; beyond it only the origin and rank one are complete
+_ATTEMPTS = 4
+_REAL = 1e-6
+
+
+class Stratum(NamedTuple):
+    """Equilibria of one rank of one problem: S [count, m, m], how many real S of any sign, the paths, completeness."""
+
+    rank: int
+    grams: np.ndarray
+    real: int
+    paths: Paths
+    complete: bool
+
+
+def solve_rank(xx: np.ndarray, yx: np.ndarray, rank: int) -> list[Stratum]:
+    """All equilibria of this rank for each problem xx, yx [problems, m, m]."""
+    if rank == 1:
+        return _solve_rank_one(xx, yx)
+    generic = generic_solutions(xx.shape[-1], rank)
+    todo = np.arange(xx.shape[0])
+    strata: dict[int, Stratum] = {}
+    for attempt in range(_ATTEMPTS):
+        tolerance = 1e-4 if attempt == 0 else 1e-6
+        answers = _follow(generic, xx[todo], yx[todo], rank, attempt, tolerance)
+        strata |= dict(zip(todo.tolist(), answers, strict=True))
+        todo = np.array([i for i in todo if strata[i].paths.failed or strata[i].paths.infinite], int)
+        if not todo.size:
+            break
+    return [strata[index] for index in range(xx.shape[0])]
+
+
+def _follow(generic: Any, xx: np.ndarray, yx: np.ndarray, rank: int, attempt: int, tolerance: float) -> list[Stratum]:
+    problems, m = xx.shape[0], xx.shape[-1]
+    per_problem = generic.solutions.shape[0]
+    # Each attempt leaves from the generic problem along a line of its own complex direction: S and (X, Y) may be
+    # rescaled together, (X, Y, S) → (cX, √c Y, S/c), which moves the start without changing what is solved.
+    turn = np.exp(2j * np.pi * np.random.default_rng(attempt).uniform()) if attempt else 1.0
+    start = (generic.xx * turn, generic.yx * np.sqrt(turn))
+    points = np.tile(generic.solutions / turn, (problems, 1))
+    wide = lambda leaf: np.repeat(leaf.astype(complex), per_problem, axis=0)  # noqa: E731
+    first = tuple(np.broadcast_to(leaf, (points.shape[0], m, m)) for leaf in start)
+    tracked = track(
+        Parameters(rank), *local(points, m, rank), (first, (wide(xx), wide(yx))), tolerance=tolerance, t_infinity=1e-8
+    )
+    solutions = packed_solutions(tracked, m, rank).reshape(problems, per_problem, -1)
+    ends = tracked.ends.reshape(problems, per_problem)
+    condition = tracked.condition.reshape(problems, per_problem)
+    return _gather(generic.paths.check, generic.paths.confirmed, xx, yx, rank, solutions, ends, condition)
+
+
+def _gather(
+    check: str,
+    confirmed: bool,
+    xx: np.ndarray,
+    yx: np.ndarray,
+    rank: int,
+    solutions: np.ndarray,
+    ends: np.ndarray,
+    condition: np.ndarray,
+) -> list[Stratum]:
+    """Real ends, refined together, and each problem's paths; whatever cannot be decided counts as failed.
+
+    Every real end must be an equilibrium: real solutions are positive semidefinite (see `equations`).
+    """
+    problems, m = xx.shape[0], xx.shape[-1]
+    finite = ends == End.FINITE
+    with np.errstate(invalid="ignore"):
+        size = np.linalg.norm(solutions, axis=-1)
+        skew = np.linalg.norm(np.imag(solutions), axis=-1) / size
+        noise = 1e-14 * condition
+    real = (finite | (ends == End.SINGULAR)) & (skew < _REAL)
+    doubtful = finite & ~real & (skew < noise)
+    where, which = np.nonzero(real)
+    grams, trusted = refine(symmetric(np.real(solutions[where, which]), m), rank, xx[where], yx[where])
+    strata = []
+    for index in range(problems):
+        mine, there = where == index, finite[index]
+        found = unequal(grams[mine & trusted])
+        merged = int((mine & trusted & there[which]).sum()) - len(found) if there.all() else 0
+        lost = int((mine & ~trusted & there[which]).sum()) + int(doubtful[index].sum())
+        jumped = max(_repeated(solutions[index][there], noise[index][there]), merged)
+        counts = np.bincount(ends[index], minlength=4).tolist()
+        # Complex solutions of a real problem come in pairs: one real solution too few or too many shows.
+        odd = int(counts[End.FINITE] == ends.shape[1] and (len(found) - ends.shape[1]) % 2)
+        bad = min(max(jumped + lost, odd), counts[End.FINITE])
+        paths = Paths(
+            ends.shape[1], counts[End.FINITE] - bad, counts[End.INFINITE], counts[End.SINGULAR],
+            counts[End.FAILED] + bad, check, confirmed,
+        )  # fmt: skip
+        # Where X is not singular no solution is at infinity: a path that seems to end there is one that was lost.
+        complete = confirmed and paths.failed == paths.singular == paths.infinite == 0
+        strata.append(Stratum(rank, found, int(real[index].sum()), paths, complete))
+    return strata
+
+
+def unequal(grams: np.ndarray) -> np.ndarray:
+    """Refined S without repetitions; entries are compared on the scale of their own diagonal ones."""
+    kept: list[np.ndarray] = []
+    for gram in grams:
+        scale = np.sqrt(np.diag(gram).clip(0))
+        scale = np.outer(scale, scale) + 1e-13 * np.trace(gram)
+        if not any((np.abs(gram - other) < 1e-6 * scale).all() for other in kept):
+            kept.append(gram)
+    return np.array(kept).reshape(-1, *grams.shape[1:])
+
+
+def _repeated(solutions: np.ndarray, noise: np.ndarray) -> int:
+    """How many regular solutions equal an earlier one as far as their conditioning lets one tell: jumped paths."""
+    size = np.linalg.norm(solutions, axis=1)
+    distance = np.linalg.norm(solutions[:, None] - solutions[None], axis=2)
+    close = distance < (np.clip(noise, 1e-10, 1e-6) * size)[:, None]
+    return int(np.triu(close, 1).any(0).sum())
+
+
+def _solve_rank_one(xx: np.ndarray, yx: np.ndarray) -> list[Stratum]:
+    """Rank one from the 2m eigenpairs of `equations.rank_one`: S = p pᵀ/κ²."""
+    kappa, p = rank_one(xx, yx)
+    size = np.abs(kappa)
+    largest = size.max(-1, keepdims=True)
+    gaps = np.abs(kappa[:, :, None] - kappa[:, None]) + np.eye(kappa.shape[1]) * largest[:, :, None]
+    # Close eigenvalues are a double solution or a continuum: neither their number nor place can be trusted.
+    ends = np.where(gaps.min(-1) < 1e-6 * size, End.SINGULAR, End.FINITE)
+    ends = np.where(size < 1e-12 * largest, End.INFINITE, ends)
+    turned = p / _phase(p)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        grams = turned[..., :, None] * turned[..., None, :] / kappa[..., None, None] ** 2
+        grams = np.where(
+            np.abs(np.imag(kappa))[..., None, None] < 1e-8 * size[..., None, None], grams, grams + 1j * grams
+        )
+    condition = np.ones(ends.shape)  # eigenvalues are told apart by their gaps, above
+    return _gather("2m eigenpairs of a quadratic pencil", True, xx, yx, 1, pack(grams), ends, condition)
+
+
+def _phase(vectors: np.ndarray) -> np.ndarray:
+    """The unit complex number that each (nearly real up to a phase) vector carries."""
+    largest = np.take_along_axis(vectors, np.abs(vectors).argmax(-1)[..., None], -1)
+    return largest / np.abs(largest)
+
+
+def refine(grams: np.ndarray, rank: int, xx: np.ndarray, yx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Newton's method on (A, B) with n = rank, from S [count, m, m]; returns S and whether it is an equilibrium there.
+
+    The field's Jacobian has the orbit as its kernel: the shortest Newton step leaves it out.
+    """
+    if not grams.shape[0]:
+        return grams, np.zeros(0, bool)
+    refined, moved, residual, smallest = blockwise(_refine(rank), grams, xx, yx, size=64)
+    trusted = (moved < 1e-3) & (residual < 1e-9) & (smallest > 0)
+    return np.where(trusted[:, None, None], refined, grams), trusted
+
+
+@functools.lru_cache(maxsize=16)
+def _refine(rank: int) -> Any:
+    return jax.jit(jax.vmap(lambda s, xx, yx: refine_one(s, xx, yx, rank)))
+
+
+def refine_one(s: Array, xx: Array, yx: Array, rank: int, steps: int = 4) -> tuple[Array, Array, Array, Array]:
+    """Newton steps from S: the new S, how far it moved, the field's residual, its rank's smallest eigenvalue."""
+    moments, system, m = Moments(xx, yx), StopGradient(1.0), xx.shape[0]
+    start = thin_student(s, rank, xx, yx)
+    y = jnp.concatenate([start.encoder.ravel(), start.predictor.ravel()])
+
+    def state_of(y):
+        return StudentState(y[: rank * m].reshape(rank, m), y[rank * m :].reshape(rank, rank))
+
+    def newton(_, y):
+        field = system.field(0.0, state_of(y), moments)
+        right = jnp.concatenate([field.encoder.ravel(), field.predictor.ravel()])
+        step = jnp.linalg.lstsq(jacobian(system, state_of(y), moments), -right, rcond=1e-13)[0]
+        return y + step
+
+    end = jax.lax.fori_loop(0, steps, newton, y)
+    state, norm = state_of(end), jnp.linalg.norm(end)
+    gram = state.encoder.T @ state.encoder
+    field = system.field(0.0, state, moments)
+    residual = jnp.maximum(jnp.abs(field.encoder).max(), jnp.abs(field.predictor).max()) / norm
+    moved = jnp.linalg.norm(gram - s) / jnp.linalg.norm(s)
+    return gram, moved, residual, jnp.linalg.eigvalsh(gram)[m - rank] / jnp.linalg.norm(gram) - 1e-14

@@ -1,0 +1,248 @@
+"""Collapse thresholds: the largest weight decay at which a stable equilibrium of a given rank exists.
+
+A batched census on a grid of weight decays below the bound ¼‖YX^{−½}‖² finds, for each rank, the largest one
+with a stable equilibrium; Newton's method follows it upwards in steps that are halved where it is lost. Where
+the branch ends in a fold, the fold's own equations are solved, which gives full precision and, by implicit
+differentiation, the threshold's derivative with respect to the moments.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from ..analysis.linearise import Verdict, linearise
+from ..arrays import in_float64
+from ..checks import whole_number
+from ..moments import Moments
+from ..systems.siamese import MovingAverage, Objective, Siamese, StopGradient
+from .census import census
+from .equations import Chart, chart_at, chart_equations, decay_bound, lift, reduce
+from .strata import refine_one
+
+_FOLLOWED = 90  # steps, most of them halvings
+_NEWTON = 12  # near a fold Newton's method is slow
+_GRID_LOW = 1e-3  # of the bound: below it thresholds are not looked for
+
+
+class Threshold(NamedTuple):
+    """The largest weight decay λ (of encoder and predictor) with a stable equilibrium of this rank.
+
+    `kind` how it ends there: "fold" (meets a saddle), "hopf" (a pair of eigenvalues crosses), "exchange"
+    (a direction of another rank begins to grow). `gram` the last stable S. `gradient` dλ/d(X, Y) [m, m]
+    each, for a fold (X as symmetric: the derivative along a symmetric change D is Σ gradient·D); NaN
+    otherwise. `complete` whether every census on the grid was.
+    """
+
+    rank: int
+    weight_decay: float
+    kind: str
+    gram: np.ndarray
+    gradient: tuple[np.ndarray, np.ndarray]
+    complete: bool
+
+
+class _Bracket(NamedTuple):
+    """A stable equilibrium at `low` of problem `owner`, which is not there any more at `high`."""
+
+    owner: int
+    rank: int
+    low: float
+    high: float
+    gram: np.ndarray
+    complete: bool
+
+
+@overload
+def collapse_threshold(
+    system: Siamese, moments: Moments, *, n: int | None = None, points: int = 24
+) -> list[Threshold]: ...
+
+
+@overload
+def collapse_threshold(
+    system: Siamese, moments: Sequence[Moments], *, n: int | None = None, points: int = 24
+) -> list[list[Threshold]]: ...
+
+
+@in_float64
+def collapse_threshold(
+    system: Siamese,
+    moments: Moments | Sequence[Moments],
+    *,
+    n: int | None = None,
+    points: int = 24,
+) -> list[Threshold] | list[list[Threshold]]:
+    """Thresholds of every rank that is ever stable, for one or many moments, largest weight decay first.
+
+    Above the first one's `weight_decay` no equilibrium but the origin is stable, as far as the grid sees: a stable
+    stretch that lies wholly between two grid points is missed. After a fold training collapses; after a Hopf point a
+    cycle may be left.
+
+    Args:
+        system: `StopGradient` or `MovingAverage`; its weight decays are replaced by λ.
+        moments: one, or a sequence, which is done in one batch.
+        n: embedding dimension, default m + 1.
+        points: grid points between a thousandth of the bound and the bound, at least 4.
+
+    Returns:
+        A list of `Threshold`, or a list of such lists for a sequence of moments.
+
+    Raises:
+        ValueError: for the objective, which collapses at every weight decay, a frozen teacher (β = 0), and what
+            `equilibria` refuses.
+
+    Example:
+        >>> with jax.enable_x64(True):
+        ...     (found,) = collapse_threshold(StopGradient(0.0), Moments.scalar(1.0, 0.8))
+        >>> found.rank, round(found.weight_decay, 6), found.kind
+        (1, 0.16, 'fold')
+
+    Source: m = 1: λ* = τ²/(4ρ) (P Prop 4.11); m > 1 is ours.
+    """
+    if not isinstance(system, StopGradient | MovingAverage):
+        why = " (it collapses at every weight decay, P Lemma 4.3)" if isinstance(system, Objective) else ""
+        raise ValueError(f"system: expected StopGradient or MovingAverage, got {type(system).__name__}{why}")
+    if isinstance(system, MovingAverage) and float(system.ema_rate) == 0:
+        raise ValueError("ema_rate: expected a number > 0: with a frozen teacher no verdict is determined")
+    points = whole_number("points", points, low=4)
+    batch = [moments] if isinstance(moments, Moments) else list(moments)
+    brackets = _brackets(system, batch, n, points) if batch else []
+    dimension = (batch[0].m + 1) if n is None else n
+    results: list[list[Threshold]] = [[] for _ in batch]
+    for rank in sorted({bracket.rank for bracket in brackets}):
+        group = [bracket for bracket in brackets if bracket.rank == rank]
+        data = [batch[bracket.owner] for bracket in group]
+        for bracket, end in zip(group, _refine(system, data, group, rank, dimension), strict=True):
+            results[bracket.owner].append(end)
+    results = [_last_of_each_rank(result) for result in results]
+    return results[0] if isinstance(moments, Moments) else results
+
+
+def _brackets(system: Siamese, batch: list[Moments], n: int | None, points: int) -> list[_Bracket]:
+    """The last grid point with a stable equilibrium of each rank, for each moments."""
+    shares = np.concatenate([np.geomspace(_GRID_LOW, 0.1, points // 4, endpoint=False),
+                             np.linspace(0.1, 0.995, points - points // 4)])  # fmt: skip
+    bounds = [float(decay_bound(each)) for each in batch]
+    grid = [(i, share * bound) for i, bound in enumerate(bounds) if bound > 0 for share in shares]
+    if not grid:
+        return []
+    found = census([with_decay(system, decay) for _, decay in grid], [batch[i] for i, _ in grid], n=n)
+    brackets = []
+    for i, bound in enumerate(bounds):
+        mine = [(decay, answer) for (owner, decay), answer in zip(grid, found, strict=True) if owner == i]
+        complete = all(answer.complete for _, answer in mine)
+        for rank in sorted({item.rank for _, answer in mine for item in answer.stable if item.rank}):
+            where = [j for j, (_, answer) in enumerate(mine) if any(item.rank == rank for item in answer.stable)]
+            decay, answer = mine[where[-1]]
+            upper = mine[where[-1] + 1][0] if where[-1] + 1 < len(mine) else bound * (1 + 1e-6)
+            brackets += [_Bracket(i, rank, decay, upper, item.gram, complete) for item in answer.stable
+                         if item.rank == rank]  # fmt: skip
+    return brackets
+
+
+def _last_of_each_rank(ends: list[Threshold]) -> list[Threshold]:
+    """Of several stable equilibria of one rank the one that lasts longest; largest weight decay first."""
+    ordered = sorted(ends, key=lambda each: -each.weight_decay)
+    return [each for k, each in enumerate(ordered) if each.rank not in {earlier.rank for earlier in ordered[:k]}]
+
+
+def with_decay(system: Any, decay: Any) -> Any:
+    """The system with this weight decay for encoder and predictor."""
+    return dataclasses.replace(system, weight_decay=decay)
+
+
+def _refine(system: Any, data: list[Moments], brackets: list[_Bracket], rank: int, n: int) -> list[Threshold]:
+    """Each bracket's equilibrium, followed upwards to where it ends."""
+    xx, yx = (np.stack([np.asarray(getattr(each, name)) for each in data]) for name in ("xx", "yx"))
+    low, high = (np.array([getattr(bracket, name) for bracket in brackets]) for name in ("low", "high"))
+    grams = np.stack([bracket.gram for bracket in brackets])
+    trial = _trial(system, rank, n)
+    length = (high - low) / 4
+    for _ in range(_FOLLOWED):
+        ahead = np.minimum(low + length, high)
+        ok, new = (np.asarray(part) for part in trial(grams, ahead, xx, yx))
+        low, length = np.where(ok, ahead, low), np.where(ok, length, length / 2)
+        grams = np.where(ok[:, None, None], new, grams)
+        if (length < 1e-11 * low).all():
+            break
+    ends = []
+    for index, bracket in enumerate(brackets):
+        each, decay, nowhere = Moments(xx[index], yx[index]), float(low[index]), np.full_like(xx[index], np.nan)
+        fold = _fold(system, each, grams[index], rank, decay)
+        if fold is None:
+            kind = _crossing(with_decay(system, decay), each, grams[index], rank, n)
+            end = Threshold(rank, decay, kind, grams[index], (nowhere, nowhere), bracket.complete)
+        else:
+            end = Threshold(rank, fold.weight_decay, "fold", grams[index], fold.gradient, bracket.complete)
+        ends.append(end)
+    return ends
+
+
+@functools.lru_cache(maxsize=32)
+def _trial(system: Any, rank: int, n: int) -> Any:
+    """Compiled: is there a stable equilibrium at this decay, near the given S (which scales like the reduced one)?"""
+
+    def one(gram, decay, xx, yx):
+        moments = Moments(xx, yx)
+        here = with_decay(system, decay)
+        reduced = reduce(here, moments)
+        refined, moved, residual, smallest = refine_one(gram / reduced.unit, reduced.xx, reduced.yx, rank, _NEWTON)
+        state = lift(refined * reduced.unit, rank, n, here, moments)
+        stable = linearise(here, state, moments).verdict == Verdict.STABLE
+        return stable & (residual < 1e-9) & (smallest > 0) & (moved < 0.2), refined * reduced.unit
+
+    return jax.jit(jax.vmap(one))
+
+
+def _crossing(system: Any, moments: Moments, gram: np.ndarray, rank: int, n: int) -> str:
+    """Whether a complex pair or a real eigenvalue is about to cross the imaginary axis."""
+    result = linearise(system, lift(jnp.asarray(gram), rank, n, system, moments), moments)
+    values = np.asarray(result.eigenvalues)
+    values = values[np.argsort(np.abs(values))][int(result.orbit_dim) :]
+    critical = values[np.argmax(np.real(values))]
+    return "hopf" if abs(critical.imag) > 10 * abs(critical.real) else "exchange"
+
+
+class _Fold(NamedTuple):
+    weight_decay: float
+    gradient: tuple[np.ndarray, np.ndarray]
+
+
+def _fold(system: Any, moments: Moments, gram: np.ndarray, rank: int, decay: float) -> _Fold | None:
+    """Solve F = 0, (∂F/∂u) v = 0, |v| = 1 from nearby: λ and dλ/d(X, Y), or None if there is no fold."""
+    unit = float(reduce(with_decay(system, decay), moments).unit)
+    chart, u = chart_at(gram / unit, rank)
+    frozen = Chart(*(jnp.asarray(part) for part in chart))
+    size = u.size
+
+    def equations(u: Array, log_decay: Array, xx: Array, yx: Array) -> Array:
+        reduced = reduce(with_decay(system, jnp.exp(log_decay)), Moments(xx, yx))
+        return chart_equations(u, frozen, reduced.xx, reduced.yx)
+
+    def extended(y: Array) -> Array:
+        u, v, log_decay = y[:size], y[size : 2 * size], y[-1]
+        value, change = jax.jvp(lambda w: equations(w, log_decay, moments.xx, moments.yx), (u,), (v,))
+        return jnp.concatenate([value, change, (jnp.vdot(v, v) - 1)[None]])
+
+    start = jax.jacfwd(lambda w: equations(w, jnp.log(decay), moments.xx, moments.yx))(jnp.asarray(u))
+    y = jnp.concatenate([u, jnp.linalg.svd(start)[2][-1], jnp.log(decay)[None]])
+    for _ in range(12):
+        y = y - jnp.linalg.lstsq(jax.jacfwd(extended)(y), extended(y))[0]
+    refined = float(jnp.exp(y[-1]))
+    off = float(jnp.abs(extended(y)).max())
+    moved = float(jnp.linalg.norm(y[:size] - u)) / float(np.linalg.norm(u))
+    if not (abs(refined / decay - 1) < 1e-7 and moved < 1e-2 and off < 1e-8 * (1 + float(np.linalg.norm(u)))):
+        return None
+    # At a fold wᵀ ∂F/∂u = 0: the change of λ that keeps F = 0 solvable is −wᵀF_θ/(wᵀF_λ).
+    arguments = (y[:size], y[-1], moments.xx, moments.yx)
+    by_u, by_decay, by_xx, by_yx = jax.jacfwd(equations, argnums=(0, 1, 2, 3))(*arguments)
+    w = jnp.linalg.svd(by_u)[0][:, -1]
+    factor = -refined / jnp.vdot(w, by_decay)
+    gradient = tuple(np.asarray(factor * jnp.tensordot(w, part, 1)) for part in (by_xx, by_yx))
+    return _Fold(refined, ((gradient[0] + gradient[0].T) / 2, gradient[1]))

@@ -1,0 +1,420 @@
+"""Many trials at once, each at its own pace: flows and procedures on the engines."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .. import engines
+from ..arrays import traceable
+from ..checks import number, one_of, whole_number
+from ..engines.base import Device, Progress, in_jax_dtype
+from ..engines.blocks import blockwise
+from ..names import ENGINES
+from ..schedules import Schedule, as_schedule, check_schedules
+from ..status import Status
+from ..systems.base import ContinuousSystem, DiscreteSystem, Field, Step, check_lr_with, check_with, field_of
+from .descent import check_procedure
+from .methods.base import Carried, Held, Parts, Program, Save, itself
+from .methods.procedure import Optimizer, Procedure
+from .methods.rest import Rest, Until
+from .methods.rk4 import RK4
+from .methods.rodas5p import Rodas5P
+from .methods.tsit5 import FixedTsit5, Tsit5
+from .solution import Solution
+
+SOLVERS: dict[str, type[Program]] = {"tsit5": Tsit5, "rodas5p": Rodas5P, "rk4": RK4}
+Axes: TypeAlias = Any
+
+
+def flow_ensemble(
+    system: ContinuousSystem | Field,
+    states: Any,
+    data: Any,
+    *,
+    t1: Any,
+    ts: Any = None,
+    t0: float = 0.0,
+    in_axes: Axes = (None, 0, None),
+    solver: str = "tsit5",
+    rtol: float | None = None,
+    atol: float | None = None,
+    dt: Any = None,
+    until: Rest | Until | None = None,
+    save: Save | None = None,
+    max_steps: int = 1_000_000,
+    longest_first: Any = None,
+    engine: str = "auto",
+    devices: Sequence[Device] | None = None,
+    progress: Progress | None = None,
+) -> Solution:
+    """`flow` for many trials, each of which goes its own pace and stops by itself; arguments are `flow`'s.
+
+    Args:
+        system: a system, or a bare function field(t, state, data) of one trial.
+        states: the starts, arrays with a [trials] axis; their dtype is the precision of the run.
+        data: what the field takes.
+        t1: end of time, in flow units, one number or one a trial [trials].
+        in_axes: which of (system, state, data) differ from trial to trial, as `jax.vmap` takes it: 0 for a leading
+            [trials] axis on every array, None for what all trials share, or a tree of these. Default: the starts alone.
+        solver: "tsit5" (explicit, order 5), "rodas5p" (stiff flows: order 5, L-stable, exact Jacobian) or "rk4"
+            (order 4, fixed steps).
+        rtol, atol: of adaptive steps, as in diffrax: a step stands if the root mean square of
+            error / (atol + rtol·max |state|) is below one. Default 1e-8 and 1e-10; 1e-5 and 1e-7 in float32.
+        dt: a fixed step size, one number or one a trial; needed by "rk4", makes "tsit5" one of fixed steps. Time is
+            cut into the least number of equal steps no longer than this.
+        max_steps: of a trial, accepted and rejected; status `OUT_OF_STEPS` beyond.
+        longest_first: a number for every trial that grows with its expected length; longer ones start first.
+        engine: "auto", "fused" or "xla"; see `jaxdyn.engines`.
+        devices: where to run; default: the first device of the default backend.
+        progress: called with the number of trials newly finished, from any thread.
+
+    Returns:
+        A `Solution` on the host: what `jax.vmap(flow)` would give, each array with a leading [trials] axis. A trial
+        whose steps become too short to advance the time is `DIVERGED`, like one that leaves the finite numbers.
+
+    Raises:
+        ValueError: for bad arguments. NotImplementedError: with engine "fused", for a function it cannot compile.
+
+    Example:
+        >>> import numpy as np
+        >>> decay = lambda t, y, rate: -rate * y
+        >>> rates = np.array([0.5, 1.0, 2.0], np.float32)
+        >>> ends = flow_ensemble(decay, np.ones(3, np.float32), rates, t1=1.0, in_axes=(None, 0, 0))
+        >>> [round(float(y), 3) for y in ends.final]
+        [0.607, 0.368, 0.135]
+
+    Source: methods: Tsitouras (2011); Steinebach (2023); Hairer, Nørsett & Wanner (first step).
+    """
+    field_of(system)
+    one_of("solver", solver, tuple(SOLVERS))
+    max_steps = whole_number("max_steps", max_steps)
+    t0 = number("t0", t0)
+    batch = Batch.of(system, states, data, in_axes)
+    t1 = batch.numbers("t1", t1, above=t0)
+    check_schedules("system", system, t1)
+    times = None if ts is None else _checked_times(ts, t0, t1)
+    tolerance = _rest_tolerance(until)
+    start = np.full(batch.n, t0, batch.dtype)
+    if dt is None:
+        if solver == "rk4":
+            raise ValueError('dt: expected the step size, which solver "rk4" needs')
+        single = jnp.finfo(batch.dtype).bits <= 32
+        relative, absolute = (1e-5, 1e-7) if single else (1e-8, 1e-10)
+        held = batch.held(
+            t1, t0=start, rtol=batch.numbers("rtol", relative if rtol is None else rtol, above=0),
+            atol=batch.numbers("atol", absolute if atol is None else atol, above=0), tolerance=tolerance,
+        )  # fmt: skip
+        kind, limit, at_end = SOLVERS[solver], max_steps, True
+    else:
+        if solver == "rodas5p":
+            raise ValueError('dt: solver "rodas5p" chooses its own steps')
+        if rtol is not None or atol is not None:
+            raise ValueError("rtol, atol: steps of a fixed size dt have no error to control")
+        sizes, counts = _fixed_steps(t0, t1, dt, batch.n, max_steps)
+        held = batch.held(t1, dt=sizes.astype(batch.dtype), t0=start, n_steps=counts, tolerance=tolerance)
+        kind = FixedTsit5 if solver == "tsit5" else SOLVERS[solver]
+        at_end = bool((counts != counts[0]).any())  # else there is nothing to judge: the engine counts
+        limit = max_steps if at_end else int(counts[0])
+    program = kind(batch.parts, _rule(until), isinstance(until, Rest), save or itself, at_end)
+    options = _Options(engine, devices, progress, _order(longest_first, batch.n))
+    return _run(program, batch, held, times, limit, options)
+
+
+def descend_ensemble(
+    system: DiscreteSystem | Step,
+    states: Any,
+    data: Any,
+    *,
+    lr: Any,
+    steps: int,
+    optimizer: Optimizer | None = None,
+    in_axes: Axes = (None, 0, None),
+    save_every: int | None = None,
+    until: Rest | Until | None = None,
+    save: Save | None = None,
+    longest_first: Any = None,
+    engine: str = "auto",
+    devices: Sequence[Device] | None = None,
+    progress: Progress | None = None,
+) -> Solution:
+    """`descend` for many trials, each of which goes its own pace and stops by itself; arguments are `descend`'s.
+
+    Args:
+        system: a system, or a bare function step(state, data, lr) of one trial.
+        states: the starts, arrays with a [trials] axis; their dtype is the precision of the run.
+        data: what the procedure takes.
+        lr: learning rate, a number, one a trial [trials], or a schedule; `Schedule(function, *parameters)` may have
+            parameters [trials].
+        steps: at most so many.
+        in_axes: which of (system, state, data) differ from trial to trial, see `flow_ensemble`.
+        longest_first, engine, devices, progress: see `flow_ensemble`.
+
+    Returns:
+        A `Solution` on the host, what `jax.vmap(descend)` would give.
+
+    Raises:
+        ValueError: for bad arguments. NotImplementedError: with engine "fused", for a function it cannot compile.
+
+    Example:
+        >>> import numpy as np
+        >>> halve = lambda state, data, lr: state * (1 - lr)
+        >>> descend_ensemble(halve, np.array([1.0, 8.0]), None, lr=0.5, steps=3).final.tolist()
+        [0.125, 1.0]
+
+    Source: P §4 (procedures SG, EMA).
+    """
+    check_procedure(system, optimizer)
+    steps = whole_number("steps", steps, high=2**31 - 2**20)
+    batch = Batch.of(system, states, data, in_axes)
+    lr = as_schedule(lr)
+    if isinstance(lr, Schedule):
+        check_schedules("lr", lr, steps)
+        rates = jax.tree.map(lambda leaf: batch.numbers("lr", leaf), lr)
+    else:
+        rates = batch.numbers("lr", lr, above=0)
+        check_lr_with(system, lr)
+    check_schedules("system", system, steps)
+    times = None
+    if save_every is not None:
+        every = whole_number("save_every", save_every)
+        times = np.array(sorted({*range(0, steps + 1, every), steps}), np.float64)
+    held = batch.held(np.zeros(batch.n, np.int32), lr=rates, tolerance=_rest_tolerance(until))
+    program = Procedure(batch.parts, _rule(until), isinstance(until, Rest), save or itself, False, optimizer)
+    options = _Options(engine, devices, progress, _order(longest_first, batch.n))
+    return _run(program, batch, held, times, steps, options)
+
+
+class _Options(NamedTuple):
+    engine: str
+    devices: Any
+    progress: Any
+    order: Any
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Trials with everything that is each one's own: numbers of the system, starts and data, [trials, …]."""
+
+    parts: Parts
+    system: Any
+    states: Any
+    data: Any
+    n: int
+    dtype: np.dtype
+
+    @classmethod
+    def of(cls, system: Any, states: Any, data: Any, in_axes: Axes) -> "Batch":
+        """The batch that `in_axes` says; ValueError where arrays do not have the axis they are said to have."""
+        if not (isinstance(in_axes, tuple | list) and len(in_axes) == 3):
+            raise ValueError(f"in_axes: expected three entries, of system, state and data, got {in_axes!r}")
+        leaves = [in_jax_dtype(leaf) for leaf in jax.tree.leaves(states)]
+        if not leaves:
+            raise ValueError("states: expected a pytree with at least one array")
+        dtype = np.result_type(*leaves)
+        if not np.issubdtype(dtype, np.floating):
+            raise ValueError(f"states: expected floating arrays, got {dtype}")
+        states = jax.tree.unflatten(jax.tree.structure(states), [leaf.astype(dtype, copy=False) for leaf in leaves])
+        parts, numbers = Parts.of(system)
+        trees = {"system": traceable(numbers, dtype), "states": states, "data": traceable(data, dtype)}
+        axes = [_leaf_axes(name, axis, tree) for (name, tree), axis in zip(trees.items(), in_axes, strict=True)]
+        n = _trials(trees, axes)
+        spread = [_spread(tree, axis, n) for tree, axis in zip(trees.values(), axes, strict=True)]
+        one = jax.tree.map(lambda leaf: leaf[0], (spread[1], spread[2]))
+        whole = parts.whole(jax.tree.map(lambda leaf: leaf[0], spread[0]))
+        check_with(whole, *one)
+        return cls(parts, spread[0], spread[1], spread[2], n, dtype)
+
+    def numbers(self, name: str, value: Any, above: float | None = None) -> np.ndarray:
+        """One number, or one a trial, as [trials] in the batch's dtype; ValueError for anything else."""
+        array = np.asarray(value, np.float64)
+        if array.shape not in ((), (self.n,)):
+            raise ValueError(f"{name}: expected one number or one for each of {self.n} trials, got shape {array.shape}")
+        if not np.isfinite(array).all() or (above is not None and (array <= above).any()):
+            raise ValueError(f"{name}: expected finite numbers{'' if above is None else f' above {above:g}'}")
+        return np.broadcast_to(array.astype(self.dtype), (self.n,))
+
+    def held(self, t1: np.ndarray, *, tolerance: float | None = None, **numbers: Any) -> Held:
+        """What every trial keeps."""
+        rest = {} if tolerance is None else {"tolerance": np.full(self.n, tolerance, self.dtype)}
+        return Held(self.system, self.data, t1, **numbers, **rest)
+
+
+def _leaf_axes(name: str, axes: Any, tree: Any) -> Any:
+    """0 or −1 (shared) for every leaf, from a prefix of the tree as `jax.vmap` takes it."""
+    mark = lambda axis: -1 if axis is None else axis  # noqa: E731
+    marked = jax.tree.map(mark, axes, is_leaf=lambda axis: axis is None)
+    if any(axis not in (0, -1) or isinstance(axis, bool) for axis in jax.tree.leaves(marked)):
+        raise ValueError(f"in_axes: expected 0 or None for {name}, got {axes!r}")
+    try:
+        return jax.tree.map(lambda axis, part: jax.tree.map(lambda _: axis, part), marked, tree)
+    except ValueError:
+        raise ValueError(f"in_axes: {axes!r} is not a prefix of {name}") from None
+
+
+def _trials(trees: dict[str, Any], axes: list[Any]) -> int:
+    sizes: dict[int, str] = {}
+    for (name, tree), each in zip(trees.items(), axes, strict=True):
+        for leaf, axis in zip(jax.tree.leaves(tree), jax.tree.leaves(each), strict=True):
+            if axis != 0:
+                continue
+            if np.ndim(leaf) == 0:
+                raise ValueError(f"{name}: in_axes says that it has a leading axis of trials, but a part is one number")
+            sizes.setdefault(np.shape(leaf)[0], name)
+    if not sizes:
+        raise ValueError("in_axes: expected a leading axis of trials on states, system or data")
+    if len(sizes) > 1:
+        told = ", ".join(f"{size} in {name}" for size, name in sizes.items())
+        raise ValueError(
+            f"states, system, data: expected one number of trials on the axes that in_axes names, got {told}"
+        )
+    (n,) = sizes
+    if not n:
+        raise ValueError("states: expected at least one trial")
+    return n
+
+
+def _spread(tree: Any, axes: Any, n: int) -> Any:
+    """Every leaf with a leading axis of trials; shared ones are not copied."""
+
+    def leaf(value, axis):
+        return value if axis == 0 else np.broadcast_to(np.asarray(value), (n, *np.shape(value)))
+
+    return jax.tree.map(leaf, tree, axes)
+
+
+def _rest_tolerance(until: Any) -> float | None:
+    return float(until.tolerance) if isinstance(until, Rest) else None
+
+
+def _rule(until: Any) -> Until | None:
+    if until is not None and not isinstance(until, Rest) and not callable(until):
+        raise ValueError(f"until: expected Rest(tolerance) or a function (t, state, data) -> bool, got {until!r}")
+    return None if isinstance(until, Rest) else until
+
+
+def _order(longest_first: Any, n: int) -> np.ndarray | None:
+    if longest_first is None:
+        return None
+    length = np.asarray(longest_first)
+    if length.shape != (n,) or not np.isfinite(length).all():
+        raise ValueError(f"longest_first: expected one finite number for each of {n} trials, got shape {length.shape}")
+    return np.argsort(-length, kind="stable")
+
+
+def _checked_times(ts: Any, t0: float, t1: np.ndarray) -> np.ndarray:
+    times, last = np.asarray(ts, np.float64), float(np.max(t1))
+    if times.ndim != 1 or times.size == 0 or not np.isfinite(times).all():
+        raise ValueError(f"ts: expected a non-empty list of finite times, got shape {times.shape}")
+    slack = 1e-6 * max(abs(t0), abs(last))  # times computed in another precision may pass t1 by a rounding
+    if (np.diff(times) < 0).any() or times[0] < t0 or times[-1] > last + slack:
+        raise ValueError(f"ts: expected increasing times in [t0, t1] = [{t0:g}, {last:g}]")
+    return np.minimum(times, last)
+
+
+def _fixed_steps(t0: float, t1: np.ndarray, dt: Any, n: int, max_steps: int) -> tuple[np.ndarray, np.ndarray]:
+    """Sizes and numbers of equal steps no longer than dt, [trials]."""
+    wanted = np.asarray(dt, np.float64)
+    if wanted.shape not in ((), (n,)) or not (np.isfinite(wanted) & (wanted > 0)).all():
+        raise ValueError(f"dt: expected a number > 0 or one for each of {n} trials")
+    spans = np.asarray(t1, np.float64) - t0
+    counts = np.broadcast_to(np.ceil(spans / wanted * (1 - 1e-12)), (n,))
+    if counts.max() > max_steps:
+        raise ValueError(f"max_steps: {counts.max():.0f} steps of dt are needed, more than {max_steps}")
+    return np.broadcast_to(spans / counts, (n,)), counts.astype(np.int32)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A function of a program that is equal for equal programs: compilations are shared."""
+
+    program: Program
+    name: str
+
+    def __call__(self, *arguments: Any) -> Any:
+        return getattr(self.program, self.name)(*arguments)
+
+
+@dataclass(frozen=True)
+class _Init:
+    """`init` as a step of an engine, so that bits do not depend on the batch."""
+
+    program: Program
+
+    def __call__(self, carried: Carried, held: Held) -> Carried:
+        return self.program.init(carried.state, held)
+
+
+def _run(program: Program, batch: Batch, held: Held, times: Any, limit: int, options: _Options) -> Solution:
+    one_of("engine", options.engine, ENGINES)
+    on = {"devices": options.devices, "order": options.order}
+    carried = _started(program, batch, held, options.engine, on)
+    recording = {} if times is None else {"record": _Part(program, "record"), "times": times}
+    done = _Part(program, "terminate") if program.judged else None
+    finished = engines.run(options.engine, _Part(program, "step"), done, carried, held, limit, **on,
+                           progress=options.progress, **recording)  # fmt: skip
+    end = finished.states
+    reached = np.asarray(end.t)
+    status = np.where(_completed(program, finished, held, limit), Status.COMPLETED, finished.status).astype(np.int8)
+    if times is None:
+        at, states = reached[:, None], _saved(program.save, reached[:, None], end.state, held.data)
+    else:
+        at = times.astype(np.int64) if isinstance(program, Procedure) else times.astype(batch.dtype)
+        last = _saved(program.save, reached[:, None], end.state, held.data)
+        states = _repeated(finished, last, times, batch, program, held)
+    return Solution(at, states, end.state, status, finished.steps, reached)
+
+
+def _started(program: Program, batch: Batch, held: Held, engine: str, on: dict[str, Any]) -> Carried:
+    n, dtype = batch.n, batch.dtype
+    if isinstance(program, Procedure):
+        blank = Carried(np.zeros(n, np.int32), batch.states)
+        if program.optimizer is None:
+            return blank
+        init = jax.jit(jax.vmap(lambda state, held: program.init(state, held).memory))
+        return blank._replace(memory=blockwise(init, batch.states, held))
+    time = np.broadcast_to(held.t0, (n,))
+    if not program.needs_init:
+        return Carried(time, batch.states, taken=np.zeros(n, np.int32))
+    # The rate is kept, or nothing is; a field's rate has its state's shape.
+    rate = jax.tree.map(np.zeros_like, batch.states) if program.keeps_rate else ()
+    carried = Carried(time, batch.states, np.zeros(n, dtype), rate)
+    return engines.run(engine, _Init(program), None, carried, held, 1, **on).states
+
+
+def _completed(program: Program, finished: Any, held: Held, limit: int) -> np.ndarray:
+    """The trials that reached the end of their time, or all the steps that were asked for."""
+    if program.at_end:
+        return (finished.status == Status.CONVERGED) & (np.asarray(finished.states.t) >= held.t1)
+    return finished.status == Status.OUT_OF_STEPS
+
+
+def _saved(save: Save, times: np.ndarray, states: Any, data: Any) -> Any:
+    """What `save` returns at each trial's end, [trials, 1, …]."""
+    if save is itself:
+        return jax.tree.map(lambda leaf: leaf[:, None], states)
+    of_end = jax.jit(jax.vmap(save))
+    return jax.tree.map(lambda leaf: leaf[:, None], blockwise(of_end, times[:, 0], states, data))
+
+
+def _repeated(finished: Any, last: Any, times: np.ndarray, batch: Batch, program: Program, held: Held) -> Any:
+    """The saved rows; the start where a time is the start, and the end from where a trial ended on."""
+    begin = 0.0 if isinstance(program, Procedure) else held.t0
+    at_start = times[None] <= np.broadcast_to(begin, (batch.n,))[:, None]
+    missing = (np.arange(times.size) >= finished.n_saved[:, None]) & ~at_start
+    first = _saved(program.save, np.broadcast_to(begin, (batch.n,))[:, None], batch.states, held.data)
+
+    def leaf(values, begun, ended):
+        if at_start.any():
+            np.copyto(values, begun, where=at_start.reshape(*at_start.shape, *(1,) * (values.ndim - 2)))
+        if missing.any():
+            np.copyto(values, ended, where=missing.reshape(*missing.shape, *(1,) * (values.ndim - 2)))
+        return values
+
+    return jax.tree.map(leaf, finished.saved, first, last)
+
+
+__all__ = ["SOLVERS", "Batch", "descend_ensemble", "flow_ensemble"]

@@ -1,0 +1,215 @@
+"""What a method is: how one trial of a flow or procedure goes on, for every engine.
+
+A program is written for a single trial in plain JAX, like the systems themselves:
+
+    init(state, held) -> carried             what is needed before the first step
+    step(carried, held) -> carried           one step, of an adaptive method one attempt
+    terminate(previous, carried, held)       whether the trial ends here
+    record(previous, carried, held, when)    whether the step passed a time, and what is saved there
+
+`carried` changes from step to step, `held` does not. To add an integrator: a file with a final class of these, and its
+name in `ensemble.SOLVERS`.
+"""
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ...schedules import at
+from ...systems.base import field_of
+from .rest import Rest, Until
+
+Save = Callable[[Any, Any, Any], Any]
+
+
+class Held(NamedTuple):
+    """What a trial keeps: its system's numbers, its data, the end of its time, and the method's numbers.
+
+    Adaptive methods have tolerances; fixed steps their size, how many they are, and the start of time; procedures their
+    learning rate. `tolerance` is that of rest.
+    """
+
+    system: Any
+    data: Any
+    t1: Any
+    dt: Any = ()
+    rtol: Any = ()
+    atol: Any = ()
+    t0: Any = ()
+    n_steps: Any = ()
+    lr: Any = ()
+    tolerance: Any = ()
+
+
+class Carried(NamedTuple):
+    """What a trial carries: its time (of procedures: steps taken) and state; for adaptive methods the next step and the
+    rate at `t`, for fixed steps how many were taken, for optimizers their memory."""
+
+    t: Any
+    state: Any
+    dt: Any = ()
+    rate: Any = ()
+    taken: Any = ()
+    memory: Any = ()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A system without its numbers, which are each trial's own; equal systems are equal, and share compilations.
+
+    `kinds` tells apart what compares equal: 1 and 1.0, 0.0 and −0.0.
+    """
+
+    static: Any
+    kinds: str
+
+    @classmethod
+    def of(cls, system: Any) -> tuple["Parts", Any]:
+        """The parts of a system, and its numbers (arrays and floats)."""
+        if not isinstance(system, eqx.Module):
+            return cls(system, ""), None
+        numbers, static = eqx.partition(system, lambda leaf: eqx.is_inexact_array_like(leaf) or eqx.is_array(leaf))
+        return cls(static, repr(jax.tree.leaves(static))), numbers
+
+    def whole(self, numbers: Any) -> Any:
+        """The system with these numbers."""
+        return eqx.combine(numbers, self.static) if isinstance(self.static, eqx.Module) else self.static
+
+
+def itself(t: Any, state: Any, data: Any) -> Any:
+    """What is saved by default."""
+    return state
+
+
+@dataclass(frozen=True)
+class Program(abc.ABC):
+    """A trial's method with what it integrates.
+
+    `rests` ends a trial by `Rest`, `until` by a rule of the user's; `save` says what is recorded; `at_end` whether a
+    trial ends at its own t1 (if not, the engine counts the steps).
+    """
+
+    parts: Parts
+    until: Until | None = None
+    rests: bool = False
+    save: Save = itself
+    at_end: bool = True
+
+    # Whether a method needs more than the time and state before the first step, which `init` computes from the field.
+    needs_init: ClassVar[bool] = False
+    keeps_rate: ClassVar[bool] = False
+
+    @abc.abstractmethod
+    def init(self, state: Any, held: Held) -> Carried:
+        """What is carried into the first step."""
+
+    @abc.abstractmethod
+    def step(self, carried: Carried, held: Held) -> Carried:
+        """One step or attempt."""
+
+    @abc.abstractmethod
+    def between(self, previous: Carried, carried: Carried, held: Held, x: Any) -> Any:
+        """The state at a share x in [0, 1] of the last step."""
+
+    @abc.abstractmethod
+    def at_rest(self, previous: Carried, carried: Carried, held: Held) -> Any:
+        """Whether `Rest` holds after this step."""
+
+    @property
+    def judged(self) -> bool:
+        """Whether `terminate` can be true."""
+        return self.at_end or self.rests or self.until is not None
+
+    def terminate(self, previous: Carried, carried: Carried, held: Held) -> Any:
+        ended = carried.t >= held.t1 if self.at_end else jnp.zeros((), bool)
+        # A step that was rejected moved nothing, which a rule must not take for rest.
+        moved = carried.t > previous.t
+        if self.rests:
+            ended |= moved & self.at_rest(previous, carried, held)
+        if self.until is not None:
+            ended |= moved & checked_rule(self.until, carried.t, carried.state, held.data)
+        return ended
+
+    def record(self, previous: Carried, carried: Carried, held: Held, when: Any) -> tuple[Any, Any]:
+        """Whether the step passed the time `when`, and what is saved of the state there."""
+        when = when.astype(jnp.result_type(carried.t, float))
+        due = (when <= carried.t) & (carried.t > previous.t)
+        span = jnp.where(carried.t > previous.t, carried.t - previous.t, 1)
+        x = jnp.clip((when - previous.t) / span, 0, 1)
+        return due, self.save(when, self.between(previous, carried, held, x), held.data)
+
+
+class Flow(Program):
+    """Methods that integrate a field."""
+
+    def rate(self, t: Any, state: Any, held: Held) -> Any:
+        """The system's field, which must be like the state; its schedules at time t."""
+        system = at(self.parts.whole(held.system), t, jnp.result_type(*jax.tree.leaves(state)))
+        rate = field_of(system)(t, state, held.data)
+        check_rate(state, rate)
+        return rate
+
+    def at_rest(self, previous: Carried, carried: Carried, held: Held) -> Any:
+        return Rest(held.tolerance).of_rate(self.rate(carried.t, carried.state, held), carried.state)
+
+
+class Fixed(Flow):
+    """Steps of a fixed size, `held.dt`: `held.n_steps` of them end at `held.t1`."""
+
+    def init(self, state: Any, held: Held) -> Carried:
+        return Carried(held.t0, state, taken=jnp.zeros((), jnp.int32))
+
+    def step(self, carried: Carried, held: Held) -> Carried:
+        # By the count: a sum of steps would drift.
+        taken = carried.taken + 1
+        then = jnp.where(taken >= held.n_steps, held.t1, held.t0 + taken.astype(held.dt.dtype) * held.dt)
+        return Carried(then, self.advance(carried, held), taken=taken)
+
+    @abc.abstractmethod
+    def advance(self, carried: Carried, held: Held) -> Any:
+        """The state one step later."""
+
+
+def check_rate(state: Any, rate: Any) -> None:
+    """ValueError unless a rate is like the state; at trace time."""
+    like = [jax.tree.structure(tree) for tree in (state, rate)]
+    shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (state, rate)]
+    if like[0] != like[1] or shapes[0] != shapes[1]:
+        described = [jax.tree.map(jnp.shape, tree) for tree in (state, rate)]
+        raise ValueError(f"system: expected a rate like the state, shapes {described[0]}, got {described[1]}")
+
+
+def checked_rule(until: Until, t: Any, state: Any, data: Any) -> Any:
+    """until(t, state, data), which must be one truth value; at trace time."""
+    ended = until(t, state, data)
+    if jnp.shape(ended) or not jnp.issubdtype(jnp.result_type(ended), jnp.bool_):
+        got = f"{jnp.result_type(ended)}{list(jnp.shape(ended))}"
+        raise ValueError(f"until: expected one truth value, got {got}; reduce it by .all()")
+    return ended
+
+
+def plus(state: Any, *terms: tuple[Any, Any]) -> Any:
+    """state + Σ factor·tree."""
+
+    def leaf(y, *slopes):
+        for (factor, _), slope in zip(terms, slopes, strict=True):
+            y = y + factor * slope
+        return y
+
+    return jax.tree.map(leaf, state, *(tree for _, tree in terms))
+
+
+def combination(factors: Any, trees: Any) -> Any:
+    """Σ factor·tree, without the zeros."""
+    chosen = [(factor, tree) for factor, tree in zip(factors, trees, strict=True) if not _is_zero(factor)]
+    return jax.tree.map(lambda *leaves: sum(f * leaf for (f, _), leaf in zip(chosen, leaves, strict=True)),
+                        *(tree for _, tree in chosen))  # fmt: skip
+
+
+def _is_zero(factor: Any) -> bool:
+    return isinstance(factor, float) and float(factor) == 0.0
