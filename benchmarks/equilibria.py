@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from measuring import Case
 
-from jaxdyn.equilibria import census, decay_bound
+from jaxdyn.equilibria.census import census
 from jaxdyn.equilibria.certificates import certify
-from jaxdyn.equilibria.equations import reduce
+from jaxdyn.equilibria.equations import decay_bound, reduce
 from jaxdyn.equilibria.generic import compute_generic
 from jaxdyn.equilibria.search import search
 from jaxdyn.equilibria.strata import solve_rank
@@ -77,7 +77,7 @@ def rates(quick):
                 for item in answer:
                     if tried == 0:
                         began = time.perf_counter()
-                    proved += certify(item, answer.system, answer.moments).proved
+                    proved += certify(item.gram, item.rank, answer.n, answer.system, answer.moments).proved
                     tried += 1
             rate = tried / (time.perf_counter() - began)
             lines.append((f"certificates, m = {m} ({proved} of {tried} proved)", rate, rate, "certificates/s"))

@@ -8,7 +8,6 @@ import numpy as np
 from measuring import Case
 
 import jaxdyn as jd
-from jaxdyn.solve.ensemble import run_ensemble
 
 SIZE, DT = 512, 0.01
 PRODUCTS = 5  # of two 512 × 512 matrices in one evaluation of the field: BA, (BA)X, AY, Bᵀ R, R Aᵀ
@@ -25,7 +24,7 @@ def case(steps: int, dtype) -> Case:
     x = (x + x.T) / 2
     # Tsit5 takes two thirds of the steps: as many evaluations of the field.
     methods = {
-        "jaxdyn run_ensemble, RK4, a batch of one": partial(ours, a, b, x, steps),
+        "jaxdyn flow_ensemble, RK4, a batch of one": partial(ours, a, b, x, steps),
         "jaxdyn flow, Tsit5, as many evaluations": partial(flow, a, b, x, steps * 2 // 3),
         "the matrix products alone": partial(limit, a, b, steps),
     }
@@ -40,9 +39,8 @@ def ours(a, b, x, steps: int):
     def work():
         with jax.enable_x64(a.dtype == np.float64):
             states = jax.tree.map(lambda leaf: leaf[None], system.state(encoder=a, predictor=b))
-            moments = jax.tree.map(lambda leaf: leaf[None], jd.Moments(x, 0.8 * x))
-            end = run_ensemble(system.field, states, moments, method="rk4", dt=DT, t1=steps * DT)
-            return end.states.encoder[0, 0]
+            end = jd.flow_ensemble(system, states, jd.Moments(x, 0.8 * x), solver="rk4", dt=DT, t1=steps * DT)
+            return end.final.encoder[0, 0]
 
     return work
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from measuring import Case
 
-from jaxdyn.solve.ensemble import run_ensemble
+from jaxdyn.solve.ensemble import flow_ensemble
 from jaxdyn.systems.modes import ModeData, Modes, ModeState
 
 STEPS, DT = 200, 0.05
@@ -41,10 +41,11 @@ def ours(numbers, engine: str):
 
     def work():
         with jax.enable_x64(True):
-            end = run_ensemble(
-                _field, ModeState(p, s, t), (decay, ema), method="rk4", dt=DT, t1=STEPS * DT, engine=engine
-            )
-            return end.states[0][::97]
+            end = flow_ensemble(
+                _field, ModeState(p, s, t), (decay, ema), in_axes=(None, 0, 0), solver="rk4", dt=DT, t1=STEPS * DT,
+                engine=engine,
+            )  # fmt: skip
+            return end.final[0][::97]
 
     return work
 

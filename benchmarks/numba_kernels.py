@@ -9,12 +9,12 @@ def tsit5(field, dim):
     """The adaptive integrator of `tsit5.h` for a field written for numbers."""
     numba = import_module("numba")
 
-    from jaxdyn.solve import tableaux
+    from jaxdyn.solve.methods import tsit5
 
     stages = np.zeros((6, 6))
-    for k, row in enumerate(tableaux.TSIT5_A):
+    for k, row in enumerate(tsit5.A):
         stages[k, : len(row)] = row
-    weights = np.array(tableaux.TSIT5_ERROR)
+    weights = np.array(tsit5.ERROR)
     rates = numba.njit(fastmath=True)(field)
 
     @numba.njit(fastmath=True)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from measuring import Absent, c_library, needs, pointer
 
-from jaxdyn.solve.ensemble import run_ensemble
+from jaxdyn.solve.ensemble import flow_ensemble
 
 
 class Problem(NamedTuple):
@@ -51,7 +51,7 @@ def peers(problem: Problem) -> dict[str, Any]:
     return {name: partial(make, problem) for name, make in named.items()}
 
 
-def ours(problem: Problem, engine: str = "fused", method: str = "tsit5"):
+def ours(problem: Problem, engine: str = "fused", solver: str = "tsit5"):
     if problem.ours is None:
         field, states, params = problem.field, tuple(problem.start), tuple(problem.params)
     else:
@@ -59,11 +59,11 @@ def ours(problem: Problem, engine: str = "fused", method: str = "tsit5"):
 
     def work():
         with jax.enable_x64(True):
-            end = run_ensemble(
-                field, states, params, method=method, t1=problem.t1, rtol=problem.rtol, atol=problem.atol,
-                engine=engine, max_steps=problem.max_steps,
+            end = flow_ensemble(
+                field, states, params, in_axes=(None, 0, 0), solver=solver, t1=problem.t1, rtol=problem.rtol,
+                atol=problem.atol, engine=engine, max_steps=problem.max_steps,
             )  # fmt: skip
-            return np.reshape(jax.tree.leaves(end.states)[0], (problem.n, -1))[:, 0]
+            return np.reshape(jax.tree.leaves(end.final)[0], (problem.n, -1))[:, 0]
 
     return work
 

@@ -4,12 +4,11 @@ from functools import partial
 
 import jax
 import numpy as np
-from jaxdyn.trials.protocol import Protocol
 from measuring import Case
 from ode import Problem, compared_at, exact, ours, peers
 
 import jaxdyn as jd
-from jaxdyn.trials.draws import draw_trials
+from jaxdyn.trials.scalar import draw_scalars
 
 
 def field(t, y, p):
@@ -33,7 +32,7 @@ def _our_field(t, state, params):
 
 def _problem(n: int, smallest: float, t1: float, max_steps: int = 1_000_000) -> Problem:
     with jax.enable_x64(True):
-        draw = draw_trials(Protocol(n=2), 0, np.arange(2 * n))
+        draw = draw_scalars(jd.ScalarLaws(), jd.Starts(n=2), 0, np.arange(2 * n))
         kept = np.flatnonzero(np.asarray(draw.rho) >= smallest)[:n]
         draw = jax.tree.map(lambda leaf: np.asarray(leaf)[kept], draw)
         states = jd.StopGradient(0.1).state(encoder=np.zeros((2, 1)), predictor=np.eye(2))
@@ -52,7 +51,7 @@ def cases(quick: bool) -> list[Case]:
         problem = _problem(n, 0.1, 50.0)
         some = np.linspace(0, problem.n - 1, 50).astype(int)
         methods = {"jaxdyn fused": partial(ours, problem), "jaxdyn xla": partial(ours, problem, "xla")}
-        methods |= {"jaxdyn fused, Rodas5P": partial(ours, problem, method="rodas5p")} | peers(problem)
+        methods |= {"jaxdyn fused, Rodas5P": partial(ours, problem, solver="rodas5p")} | peers(problem)
         out.append(_case(f"SG flow, mild draws (ρ ≥ 0.1), {n:,} trials, t in [0, 50]", problem, methods, some, "DOP853",
                          "SG flow, adaptive, to 1e-6"))  # fmt: skip
     n = 1_000 if quick else 10_000
@@ -60,7 +59,7 @@ def cases(quick: bool) -> list[Case]:
     stiffest = np.argsort(problem.params[0])[:10]
     some = np.concatenate([stiffest, np.linspace(0, n - 1, 40).astype(int)])
     methods = {
-        "jaxdyn fused, Rodas5P": partial(ours, problem, method="rodas5p"),
+        "jaxdyn fused, Rodas5P": partial(ours, problem, solver="rodas5p"),
         "jaxdyn fused, Tsit5": partial(ours, problem),
     }
     # diffrax under vmap did not finish this in nine minutes; the C program and ours show what explicit steps cost.

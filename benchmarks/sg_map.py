@@ -9,7 +9,7 @@ import numpy as np
 from measuring import Case, c_library, needs, pointer
 
 import jaxdyn as jd
-from jaxdyn.solve.ensemble import run_ensemble
+from jaxdyn.solve.ensemble import descend_ensemble
 from jaxdyn.systems.siamese import StudentState
 
 TRIALS, LR, DECAY = 10_240, 0.05, 0.05
@@ -42,20 +42,17 @@ def case(n: int, m: int, steps: int, dtype) -> Case:
                 None, 1e-2 if name == "float32" else 1e-8, f"SG map, {name}")  # fmt: skip
 
 
-def _step(state, params):
-    system, moments = params
-    return system.step(state, moments, system.weight_decay.encoder * (LR / DECAY))
-
-
 def ours(arrays, steps: int, engine: str):
     a, b, x, y = arrays
     double = a.dtype == np.float64
 
     def work():
         with jax.enable_x64(double):
-            params = (jax.vmap(jd.StopGradient)(np.full(TRIALS, DECAY, a.dtype)), jax.vmap(jd.Moments)(x, y))
-            return run_ensemble(_step, StudentState(a, b), params, method="map", steps=steps,
-                                engine=engine).states.encoder[::97]  # fmt: skip
+            end = descend_ensemble(
+                jd.StopGradient(DECAY), StudentState(a, b), jax.vmap(jd.Moments)(x, y), lr=LR, steps=steps,
+                in_axes=(None, 0, 0), engine=engine,
+            )  # fmt: skip
+            return end.final.encoder[::97]
 
     return work
 

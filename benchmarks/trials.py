@@ -2,69 +2,71 @@
 
 import ctypes
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxdyn.trials.protocol import Protocol
 from measuring import Case, c_library, pointer
 
 from jaxdyn.engines import ENGINES, Finished
 from jaxdyn.status import Status
 from jaxdyn.systems.spheres import ScalarData, radii
-from jaxdyn.trials.draws import draw_trials
 from jaxdyn.trials.run import run_trials
+from jaxdyn.trials.scalar import draw_scalars
+from jaxdyn.trials.scalar_laws import ScalarLaws
+from jaxdyn.trials.starts import Starts, Stopping
 
 
 def cases(quick: bool) -> list[Case]:
-    return [case(algorithm, n, quick) for algorithm in ("sg", "ema") for n in ((1_000,) if quick else (1_000, 10_000))]
+    return [case(system, n, quick) for system in ("sg", "ema") for n in ((1_000,) if quick else (1_000, 10_000))]
 
 
-def case(algorithm: str, n: int, quick: bool) -> Case:
+def case(system: Any, n: int, quick: bool) -> Case:
     methods = {
-        "jaxdyn fused": partial(ours, algorithm, n, "fused"),
-        "jaxdyn xla": partial(ours, algorithm, n, "xla"),
-        "C, one trial after the other": partial(c_program, algorithm, n),
+        "jaxdyn fused": partial(ours, system, n, "fused"),
+        "jaxdyn xla": partial(ours, system, n, "xla"),
+        "C, one trial after the other": partial(c_program, system, n),
     }
     if not quick and n <= 1_000:  # five minutes for 10,000 of SG, more for EMA
-        methods["vmap(while_loop)"] = partial(ours, algorithm, n, "plain")
+        methods["vmap(while_loop)"] = partial(ours, system, n, "plain")
     # Counts of classes; a handful of trials are chaotic and end where rounding takes them.
-    return Case(f"m = 1 trials to verdicts, {algorithm}, {n:,}", methods, n, "trials", n, None, 6.0,
-                f"m = 1 trials, {algorithm}")  # fmt: skip
+    return Case(f"m = 1 trials to verdicts, {system}, {n:,}", methods, n, "trials", n, None, 6.0,
+                f"m = 1 trials, {system}")  # fmt: skip
 
 
-def ours(algorithm: str, n: int, engine: str):
+def ours(system: Any, n: int, engine: str):
     ENGINES["plain"] = plain
     _CACHE.clear()
 
     def work():
-        data = run_trials(algorithm, Protocol(), n, seed=0, engine=engine)
+        data = run_trials(ScalarLaws(system), n, engine=engine)
         return [int(np.sum(data["outcome"] == k)) for k in (0, 1)]
 
     return work
 
 
-def c_program(algorithm: str, n: int):
+def c_program(system: Any, n: int):
     """From the same draws; the classes by the distance of ‖a‖ to the outer radius."""
     trials = c_library("trials.c").trials
-    protocol = Protocol()
+    laws, stopping = ScalarLaws(), Stopping()
 
     def work():
         with jax.enable_x64(True):
-            draw = draw_trials(protocol, 0, np.arange(n))
+            draw = draw_scalars(laws, Starts(n=2), 0, np.arange(n))
         numbers = np.ascontiguousarray(np.stack([draw.rho, draw.tau, draw.weight_decay, draw.lr], 1))
         state = np.zeros((n, 8))
         state[:, :2], state[:, 2:6] = draw.encoder[:, :, 0], draw.predictor.reshape(n, 4)
         steps, status = np.zeros(n, np.int64), np.zeros(n, np.int8)
         real, whole = ctypes.c_double, ctypes.c_long
         trials(
-            whole(n), ctypes.c_int(algorithm == "ema"), pointer(numbers), real(protocol.predictor_lr_ratio),
-            real(protocol.ema_decay), real(protocol.tolerance), whole(protocol.max_steps), pointer(state),
+            whole(n), ctypes.c_int(system == "ema"), pointer(numbers), real(laws.predictor_lr_ratio),
+            real(laws.ema_decay), real(stopping.tolerance), whole(stopping.max_steps), pointer(state),
             pointer(steps), pointer(status),
         )  # fmt: skip
         size = np.linalg.norm(state[:, :2], axis=1)
         with jax.enable_x64(True):
-            outer = np.asarray(radii(ScalarData(draw.rho, draw.tau, draw.weight_decay, protocol.predictor_lr_ratio))[1])
+            outer = np.asarray(radii(ScalarData(draw.rho, draw.tau, draw.weight_decay, laws.predictor_lr_ratio))[1])
         ended = status == Status.CONVERGED
         return [int(np.sum(ended & (np.abs(size - outer) < 0.02 * (1 + outer)) & (size > 1e-3))),
                 int(np.sum(ended & (size < 1e-2)))]  # fmt: skip

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxdyn.cli.assignments import read_assignments
-from jaxdyn.papers.figures import make_figure
+from jaxdyn.papers.figures.making import make_figure
 
 
 def main(id: str, description: str | None, parameters: dict[str, Any]) -> None:

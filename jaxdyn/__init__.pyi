@@ -35,7 +35,7 @@ from .moments import Moments as Moments
 from .networks.recipe import Knobs as Knobs
 from .networks.recipe import Recipe as Recipe
 from .networks.train import train as train
-from .papers.figures.base import make_figure as make_figure
+from .papers.figures.making import make_figure as make_figure
 from .schedules import Schedule as Schedule
 from .schedules import at as at
 from .schedules import byol_decay as byol_decay

@@ -1,13 +1,16 @@
 """Writing results: a run's files appear together and whole, or not at all."""
 
-import json
 import os
 import shutil
+import signal
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import tomli_w
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -30,33 +33,55 @@ def check_folder(location: str | Path) -> Path:
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """A temporary folder whose files move to `folder` together when the block ends well, and vanish otherwise."""
+    """A temporary folder whose files move to `folder` together when the block ends well, and vanish otherwise.
+
+    Also where a signal ends the process meanwhile.
+    """
     made = [place for place in (folder, *folder.parents) if not place.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     stage = Path(tempfile.mkdtemp(dir=folder, prefix=".partial-"))
-    _OPEN.append((stage, made))
-    try:
-        yield stage
-        for path in sorted(stage.iterdir()):
-            os.replace(path, folder / path.name)
-    except BaseException:
-        abandon()
-        raise
-    stage.rmdir()
-    _OPEN.clear()
 
-
-_OPEN: list[tuple[Path, list[Path]]] = []
-
-
-def abandon() -> None:
-    """Remove what unfinished stages have written, and the folders made for them."""
-    while _OPEN:
-        stage, made = _OPEN.pop()
+    def abandon() -> None:
         shutil.rmtree(stage, ignore_errors=True)
         for place in made:
             with suppress(OSError):
                 place.rmdir()
+
+    with _first_on_signals(abandon):
+        try:
+            yield stage
+            for path in sorted(stage.iterdir()):
+                os.replace(path, folder / path.name)
+        except BaseException:
+            abandon()
+            raise
+    stage.rmdir()
+
+
+@contextmanager
+def _first_on_signals(action: Callable[[], None]) -> Iterator[None]:
+    """Inside the block, do this before what an interrupt or a termination does otherwise (in the main thread)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+
+    def act(number: int, frame: Any) -> None:
+        action()
+        usual = before[signal.Signals(number)]
+        if callable(usual):
+            usual(number, frame)
+        elif usual is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    for each in before:
+        signal.signal(each, act)
+    try:
+        yield
+    finally:
+        for each, usual in before.items():
+            signal.signal(each, signal.SIG_DFL if usual is None else usual)
 
 
 def save_dataset(dataset: "xr.Dataset", path: Path) -> Path:
@@ -75,13 +100,6 @@ def save_figure(figure: "Figure", path: Path) -> list[Path]:
 
 def save_settings(settings: dict[str, Any], path: Path) -> Path:
     """Write flat settings as TOML; None is left out, as TOML has no such value."""
-    lines = [f"{name} = {_toml(value)}" for name, value in settings.items() if value is not None]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
+    path.write_text(tomli_w.dumps({name: value for name, value in plain.items() if value is not None}), "utf-8")
     return path
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_toml(part) for part in value)}]"
-    # JSON's strings, numbers and booleans are TOML's, too.
-    return json.dumps(value, ensure_ascii=False)

@@ -65,12 +65,13 @@ def test_commands_and_files_exist():
 @pytest.mark.slow  # the main job itself, twice 10,000 trials: about 15 s
 def test_the_table_is_what_the_command_prints():
     stated = README.split("<!-- table -->")[1].split("<!-- end of table -->")[0]
-    from jaxdyn.trials.protocol import Protocol
-
+    from jaxdyn.papers.published import PUBLISHED
     from jaxdyn.trials.run import run_trials
-    from jaxdyn.trials.shares import format_table
+    from jaxdyn.trials.scalar_laws import ScalarLaws
+    from jaxdyn.trials.shares import table
 
-    printed = format_table({name: run_trials(name, Protocol(), 10_000, seed=0) for name in ("sg", "ema")})
+    runs = {"sg": run_trials(ScalarLaws("sg"), 10_000), "ema": run_trials(ScalarLaws("ema"), 10_000)}
+    printed = table(runs, published=PUBLISHED)
 
     def numbers(text):
         return [float(n.replace(",", "")) for n in re.findall(r"\d[\d,]*\.?\d*", text)]

@@ -1,4 +1,4 @@
-"""Modes of real data: the axes in which X and Y are most nearly diagonal, and what each mode would do by itself.
+"""JointModes of real data: the axes in which X and Y are most nearly diagonal, and what each mode would do by itself.
 
 In exactly diagonal moments the dynamics are m copies of m = 1 (THEORY §4); for real ones this is a first prediction,
 `coupling` says how good, and `settled_spectrum` follows the coupled flow from it to the equilibrium nearby.
@@ -16,8 +16,8 @@ from ..systems.siamese import Siamese, StopGradient
 from .invariants import gram
 
 
-class Modes(NamedTuple):
-    """Modes in descending threshold.
+class JointModes(NamedTuple):
+    """JointModes in descending threshold.
 
     axes [m, m]: orthonormal, a mode a column; rho, tau [m]: their E[x²] and E[yx]; coupling: the share of
     ‖X‖² + ‖½(Y + Yᵀ)‖² off the diagonal in these axes; skew: ‖Y − Yᵀ‖/2‖Y‖.
@@ -44,7 +44,7 @@ class ModeFates(NamedTuple):
     rate: Array
 
 
-def modes_of(moments: Moments) -> Modes:
+def modes_of(moments: Moments) -> JointModes:
     """The orthonormal axes in which X and the symmetric part of Y are jointly most nearly diagonal.
 
     Source: Jacobi rotations for a set of symmetric matrices (Cardoso & Souloumiac 1996).
@@ -64,7 +64,7 @@ def modes_of(moments: Moments) -> Modes:
     order = np.argsort(-(tau**2) / np.maximum(rho, 1e-300))
     off = pair - np.stack([np.diag(np.diag(each)) for each in pair])
     size = np.linalg.norm(y)
-    return Modes(
+    return JointModes(
         jnp.asarray(axes[:, order]), jnp.asarray(rho[order]), jnp.asarray(tau[order]),
         float(np.sum(off**2) / np.sum(pair**2)), float(np.linalg.norm(y - y.T) / (2 * size)) if size > 0 else 0.0,
     )  # fmt: skip

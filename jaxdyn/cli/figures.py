@@ -35,7 +35,8 @@ def main(arguments: list[str]) -> int:
     if changes and (len(set(settings.ids)) != 1 or "all" in settings.ids):
         raise ValueError("set: it changes one figure; give one id")
 
-    from ..papers.figures import PICTURES, make_figure
+    from ..papers.figures import PICTURES
+    from ..papers.figures.making import make_figure
 
     if settings.list:
         for picture in PICTURES.values():

@@ -1,7 +1,7 @@
 """Ctrl-C ends the command at once, wherever it is, and leaves no unfinished file.
 
 Raising `KeyboardInterrupt` would not do: it lands in whatever runs at the moment, and callbacks inside
-libraries swallow it. Nothing has to be unwound but the output that is being written.
+libraries swallow it. Nothing has to be unwound but the output that is being written, which `staged` sees to.
 """
 
 import os
@@ -9,8 +9,6 @@ import signal
 import sys
 import threading
 from typing import Any
-
-from ..storage import abandon
 
 MESSAGE = "\njaxdyn: interrupted; no result was written"
 
@@ -22,6 +20,5 @@ def listen() -> None:
 
 
 def _end(signum: int, frame: Any) -> None:
-    abandon()
     os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{MESSAGE}\n".encode())
     os._exit(130)

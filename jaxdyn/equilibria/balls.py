@@ -12,18 +12,18 @@ def precision(bits: int) -> AbstractContextManager[Any]:
     return ctx.workprec(bits)
 
 
-def cholesky(matrix: Any) -> Any:
+def cholesky(value: Any) -> Any:
     """Lower L with L Lᵀ = matrix in balls, or None where a pivot may not be positive."""
-    size = matrix.nrows()
+    size = value.nrows()
     lower = arb_mat(size, size)
     for j in range(size):
-        pivot = matrix[j, j] - sum((lower[j, k] * lower[j, k] for k in range(j)), start=0 * matrix[j, j])
+        pivot = value[j, j] - sum((lower[j, k] * lower[j, k] for k in range(j)), start=0 * value[j, j])
         if not pivot > 0:
             return None
         lower[j, j] = pivot.sqrt()
         for i in range(j + 1, size):
-            inner = sum((lower[i, k] * lower[j, k] for k in range(j)), start=0 * matrix[j, j])
-            lower[i, j] = (matrix[i, j] - inner) / lower[j, j]
+            inner = sum((lower[i, k] * lower[j, k] for k in range(j)), start=0 * value[j, j])
+            lower[i, j] = (value[i, j] - inner) / lower[j, j]
     return lower
 
 
@@ -44,19 +44,19 @@ def list_column(entries: list[Any]) -> Any:
     return arb_mat([[entry] for entry in entries])
 
 
-def floats(matrix: Any) -> np.ndarray:
+def floats(value: Any) -> np.ndarray:
     """Midpoints, rounded."""
-    values = [float(entry.mid()) for entry in matrix.entries()]
-    return np.array(values).reshape(matrix.nrows(), matrix.ncols())
+    values = [float(entry.mid()) for entry in value.entries()]
+    return np.array(values).reshape(value.nrows(), value.ncols())
 
 
-def signs(matrix: Any) -> tuple[int, int]:
+def signs(value: Any) -> tuple[int, int]:
     """Proven numbers of positive and negative eigenvalues of a symmetric ball matrix: Gershgorin after a congruence."""
-    _, vectors = np.linalg.eigh(floats(matrix))
+    _, vectors = np.linalg.eigh(floats(value))
     v = matrix(vectors)
     if not v.det().abs_lower() > 0:
         return 0, 0
-    turned = v.transpose() * matrix * v
+    turned = v.transpose() * value * v
     size = turned.nrows()
     positive = negative = 0
     for i in range(size):

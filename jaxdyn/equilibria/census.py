@@ -20,7 +20,7 @@ from ..schedules import is_scheduled
 from ..solve.methods.procedure import Optimizer
 from ..systems.siamese import MovingAverage, Objective, Siamese, StopGradient, StudentState, TeacherState
 from . import certificates
-from .equations import Reduced, reduce_arrays, student
+from .equations import ReducedProblem, reduce_arrays, student
 from .result import Equilibria, Equilibrium
 from .search import search
 from .strata import COMPLETE_UP_TO, Stratum, solve_rank
@@ -136,7 +136,7 @@ class Problem:
 
     system: Siamese
     moments: Moments
-    reduced: Reduced
+    reduced: ReducedProblem
     basis: np.ndarray
     largest_rank: int
     notes: tuple[str, ...]
@@ -202,7 +202,9 @@ class Problem:
                 "β = 0: the teacher never moves, so its directions decide nothing and verdicts stay undetermined"
             )
         ratio = float(system.predictor_lr_ratio)
-        reduced = reduce_arrays(inner, outer, decays[0], decays[1] / ratio) if largest else Reduced(inner, outer, 1.0)
+        reduced = (
+            reduce_arrays(inner, outer, decays[0], decays[1] / ratio) if largest else ReducedProblem(inner, outer, 1.0)
+        )
         return cls(system, moments, reduced, basis, largest, tuple(notes))
 
     def answer(self, strata: dict[int, Stratum], n: int, lr: float | None) -> Equilibria:

@@ -26,7 +26,7 @@ from ..moments import Moments
 from ..systems.siamese import Siamese, StudentState
 
 
-class Reduced(NamedTuple):
+class ReducedProblem(NamedTuple):
     """The reduced problem: X and Y [m, m], and the unit of S: AᵀA = unit·S."""
 
     xx: Any
@@ -34,16 +34,16 @@ class Reduced(NamedTuple):
     unit: Any
 
 
-def reduce(system: Siamese, moments: Moments) -> Reduced:
+def reduce(system: Siamese, moments: Moments) -> ReducedProblem:
     """The reduced problem of a system with positive weight decays and α_p, for moments with X ≠ 0."""
     decay = system.weight_decay
     return reduce_arrays(moments.xx, moments.yx, decay.encoder, decay.predictor / system.predictor_lr_ratio)
 
 
-def reduce_arrays(xx: Any, yx: Any, decay: Any, level: Any) -> Reduced:
+def reduce_arrays(xx: Any, yx: Any, decay: Any, level: Any) -> ReducedProblem:
     """`reduce` of X, Y, λ_A and ℓ = λ_B/α_p, as NumPy or JAX arrays."""
     size = xx.trace() / xx.shape[0]
-    return Reduced(xx / size, yx / (decay * size) ** 0.5, level / size)
+    return ReducedProblem(xx / size, yx / (decay * size) ** 0.5, level / size)
 
 
 def decay_bound(moments: Moments) -> Array:

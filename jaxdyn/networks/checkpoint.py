@@ -2,7 +2,8 @@
 
 import json
 import os
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,34 +46,31 @@ class Checkpoints:
             "states": [np.asarray(leaf) for leaf in jax.tree.leaves(states) if leaf.size],
             "history": {name: np.stack([each[name] for each in history]) for name in history[0]},
         }
-        with _checkpointer() as checkpointer:
-            checkpointer.save(self.folder / f"{len(history):06d}", content)
-        for old in self._complete()[:-1]:
-            shutil.rmtree(old)
+        with self._manager() as (manager, arguments):
+            manager.save(len(history), args=arguments.PyTreeSave(content))
 
     def load(self, like: Any) -> tuple[Any, list[dict[str, np.ndarray]]] | None:
         """The last state, in the shape of `like`, and the measurements; None if there is none yet."""
-        found = self._complete()
-        if not found:
-            return None
-        try:
-            with _checkpointer() as checkpointer:
-                content = checkpointer.restore(found[-1])
-        except Exception as error:  # a damaged store raises almost anything
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"checkpoint: cannot read {found[-1]}: {reason}") from None
+        with self._manager() as (manager, arguments):
+            count = manager.latest_step()
+            if count is None:
+                return None
+            try:
+                content = manager.restore(count, args=arguments.PyTreeRestore())
+            except Exception as error:  # a damaged store raises almost anything
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise ValueError(f"checkpoint: cannot read {self.folder / str(count)}: {reason}") from None
         leaves, treedef = jax.tree.flatten(like)
         saved = iter(content["states"])
         states = [jax.numpy.asarray(next(saved), old.dtype) if old.size else old for old in leaves]
-        count = int(found[-1].name)
         history = [{name: np.asarray(part)[i] for name, part in content["history"].items()} for i in range(count)]
         return jax.tree.unflatten(treedef, states), history
 
-    def _complete(self) -> list[Path]:
-        return sorted(place for place in self.folder.iterdir() if place.is_dir() and place.name.isdigit())
+    @contextmanager
+    def _manager(self) -> Iterator[tuple[Any, Any]]:
+        """orbax's manager of the folder, which keeps one state, and its arguments."""
+        import orbax.checkpoint as orbax  # slow to import, and needed here alone
 
-
-def _checkpointer() -> Any:
-    import orbax.checkpoint  # slow to import, and needed here alone
-
-    return orbax.checkpoint.PyTreeCheckpointer()
+        options = orbax.CheckpointManagerOptions(max_to_keep=1, enable_async_checkpointing=False)
+        with orbax.CheckpointManager(self.folder, options=options) as manager:
+            yield manager, orbax.args

@@ -6,10 +6,10 @@ import jax
 
 from ..analysis.integrability import GradientDefect, gradient_defect
 from .recipe import Knobs
-from .training import Batch, Program, State, loss
+from .training import Batch, State, Trainer, loss
 
 
-def update_field(program: Program, state: State, knobs: Knobs, batch: Batch) -> tuple[Any, Any]:
+def update_field(program: Trainer, state: State, knobs: Knobs, batch: Batch) -> tuple[Any, Any]:
     """(field, point): the direction in which gradient descent moves a run on a fixed batch, without decay.
 
     For stop gradient and the objective the point is (θ, ψ), and the teacher moves with θ. For the moving average it
@@ -35,7 +35,7 @@ def update_field(program: Program, state: State, knobs: Knobs, batch: Batch) -> 
 
 
 def network_defect(
-    program: Program, state: State, knobs: Knobs, batch: Batch, *, probes: int, key: Any
+    program: Trainer, state: State, knobs: Knobs, batch: Batch, *, probes: int, key: Any
 ) -> GradientDefect:
     """‖J − Jᵀ‖/‖J‖ of `update_field` at a run's state, by random probes."""
     field, point = update_field(program, state, knobs, batch)

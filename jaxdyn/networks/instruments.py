@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from .predictors import LinearPredictor
 from .probes import attentive_accuracy, few_accuracy, frozen_accuracy
 from .recipe import Knobs
-from .training import Batch, Program, State, discrepancy, embed, predict, unit
+from .training import Batch, State, Trainer, discrepancy, embed, predict, unit
 
 COLLAPSED = 0.01  # of the spread of unit embeddings, which is 1 for centred ones
 
@@ -133,7 +133,7 @@ def alignment(f: Float[Array, "N n"], weight: Any, top: Any, ratio: Any) -> Alig
     )  # fmt: skip
 
 
-def measure(program: Program, state: State, knobs: Knobs, pairs: Batch, probe: Probe | None) -> Measured:
+def measure(program: Trainer, state: State, knobs: Knobs, pairs: Batch, probe: Probe | None) -> Measured:
     """Measure one run on held-out pairs of views, and its features with the probes."""
     recipe = program.recipe
     network, teacher = program.network(state.student), eqx.combine(state.teacher, program.static.encoder)

@@ -19,7 +19,7 @@ from .checkpoint import Checkpoints
 from .instruments import Measured, Probe, Probed, measure
 from .probes import few_labels
 from .recipe import Knobs, Recipe, stacked
-from .training import Batch, Program, State, advance, draw_many, program_of, start
+from .training import Batch, State, Trainer, advance, draw_many, program_of, start
 
 Progress = Callable[[int, int], None]
 
@@ -127,7 +127,7 @@ class _Runs:
     ):
         if not settings:
             raise ValueError("settings: expected at least one")
-        self.program: Program = program_of(recipe, dataset.shape)
+        self.program: Trainer = program_of(recipe, dataset.shape)
         self.settings = [each.checked(recipe) for each in settings]
         self.knobs = stacked(self.settings)
         whole_number("first_seed", first_seed, low=0, high=2**31)
@@ -189,7 +189,7 @@ class _Runs:
 
 
 @eqx.filter_jit
-def _measure(program: Program, states: State, knobs: Knobs, pairs: Batch, probe: Probe | None) -> Measured:
+def _measure(program: Trainer, states: State, knobs: Knobs, pairs: Batch, probe: Probe | None) -> Measured:
     """Measurements [seeds, settings, …]; runs one by one, to keep the probes' memory small."""
 
     def one(each):

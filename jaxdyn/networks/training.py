@@ -29,7 +29,7 @@ class Network(NamedTuple):
 
 
 class State(NamedTuple):
-    """All that a run carries from step to step; arrays alone, `static` parts live in `Program`.
+    """All that a run carries from step to step; arrays alone, `static` parts live in `Trainer`.
 
     student: θ and ψ; teacher: ξ; *_stats: batch statistics; optimizer: of encoder and predictor; correlation and
     cross: F̂ and Ĝ [n, n] of a rule ([0, 0] without one); step: number of steps taken.
@@ -53,7 +53,7 @@ class Batch(NamedTuple):
     visible: Bool[Array, "batch K"] | None
 
 
-class Program(NamedTuple):
+class Trainer(NamedTuple):
     """A recipe made concrete for samples of one shape: the static half of its networks."""
 
     recipe: Recipe
@@ -87,13 +87,13 @@ def build(recipe: Recipe, shape: tuple[int, ...], key: PRNGKeyArray) -> tuple[Ne
     return eqx.nn.make_with_state(make)(key)
 
 
-def program_of(recipe: Recipe, shape: tuple[int, ...]) -> Program:
+def program_of(recipe: Recipe, shape: tuple[int, ...]) -> Trainer:
     """The recipe's program; ValueError where the recipe and the samples do not fit together."""
     network, _ = eqx.filter_eval_shape(lambda key: build(recipe, shape, key), jax.random.key(0))
-    return Program(recipe, shape, eqx.filter(network, lambda leaf: not isinstance(leaf, jax.ShapeDtypeStruct)))
+    return Trainer(recipe, shape, eqx.filter(network, lambda leaf: not isinstance(leaf, jax.ShapeDtypeStruct)))
 
 
-def initial(program: Program, knobs: Knobs, key: PRNGKeyArray) -> State:
+def initial(program: Trainer, knobs: Knobs, key: PRNGKeyArray) -> State:
     """The start of a run: random student, the teacher its copy, statistics and momenta at zero."""
     # Step t draws its batch from fold_in(key, t): the weights must come from a key of their own.
     network, stats = build(program.recipe, program.shape, jax.random.fold_in(key, 2**31 - 4))
@@ -105,7 +105,7 @@ def initial(program: Program, knobs: Knobs, key: PRNGKeyArray) -> State:
     return State(student, student.encoder, stats, stats, memory, zero, zero, jnp.zeros((), jnp.int32))
 
 
-def draw(program: Program, data: Split, key: PRNGKeyArray, count: int) -> Batch:
+def draw(program: Trainer, data: Split, key: PRNGKeyArray, count: int) -> Batch:
     """Random samples of `data`, with replacement, and two views of each."""
     pick, left, right, hide = jax.random.split(key, 4)
     rows = jax.random.randint(pick, (count,), 0, data.source.shape[0])
@@ -119,12 +119,12 @@ def draw(program: Program, data: Split, key: PRNGKeyArray, count: int) -> Batch:
 
 
 @eqx.filter_jit
-def draw_many(program: Program, data: Split, keys: Any, count: int) -> Batch:
+def draw_many(program: Trainer, data: Split, keys: Any, count: int) -> Batch:
     """A batch for each key, [seeds, count, …]."""
     return jax.vmap(lambda key: draw(program, data, key, count))(keys)
 
 
-def visible_tokens(program: Program, key: PRNGKeyArray) -> Bool[Array, " K"]:
+def visible_tokens(program: Trainer, key: PRNGKeyArray) -> Bool[Array, " K"]:
     """All but a random block of the patches' plane, half to three quarters of each side, hidden in every frame."""
     patch = vit_patch(program.shape, program.recipe.patch)
     grid = [length // side for length, side in zip(program.shape[:-1], patch, strict=True)]
@@ -182,7 +182,7 @@ class _Outcome(NamedTuple):
     weight: Any
 
 
-def loss(program: Program, student: Any, state: State, knobs: Knobs, batch: Batch) -> tuple[Array, _Outcome]:
+def loss(program: Trainer, student: Any, state: State, knobs: Knobs, batch: Batch) -> tuple[Array, _Outcome]:
     """The training loss at `student`, whose gradient in it is the method's update direction."""
     recipe, network, hidden = program.recipe, program.network(student), batch.visible
     two_way = recipe.both_sides and not recipe.masked
@@ -246,7 +246,7 @@ class Moved(NamedTuple):
     teacher: Array
 
 
-def step(program: Program, state: State, knobs: Knobs, batch: Batch) -> tuple[State, Moved]:
+def step(program: Trainer, state: State, knobs: Knobs, batch: Batch) -> tuple[State, Moved]:
     """One training step of one run."""
     recipe = program.recipe
     (value, after), gradient = jax.value_and_grad(lambda s: loss(program, s, state, knobs, batch), has_aux=True)(
@@ -277,7 +277,7 @@ def step(program: Program, state: State, knobs: Knobs, batch: Batch) -> tuple[St
 
 
 @eqx.filter_jit
-def start(program: Program, knobs: Knobs, keys: Any, data: Split) -> State:
+def start(program: Trainer, knobs: Knobs, keys: Any, data: Split) -> State:
     """States [seeds, settings] of runs: every setting of a seed starts from the same weights and statistics."""
 
     def one(key):
@@ -287,7 +287,7 @@ def start(program: Program, knobs: Knobs, keys: Any, data: Split) -> State:
     return jax.vmap(one)(keys)
 
 
-def _settled(program: Program, state: State, batch: Batch) -> State:
+def _settled(program: Trainer, state: State, batch: Batch) -> State:
     """The start with the statistics of a batch, so that it can be measured before the first step."""
     network = program.network(state.student)
     _, f, stats = embed(network.encoder, state.student_stats, batch.x, batch.visible)
@@ -302,7 +302,7 @@ def _copied(stats: Any) -> Any:
 
 
 @eqx.filter_jit
-def advance(program: Program, states: State, knobs: Knobs, keys: Any, data: Split, count: int) -> tuple[State, Moved]:
+def advance(program: Trainer, states: State, knobs: Knobs, keys: Any, data: Split, count: int) -> tuple[State, Moved]:
     """`count` steps of all runs [seeds, settings]; every setting of a seed sees the same batches.
 
     Returns:

@@ -1,5 +1,6 @@
 """Discrete time: the training procedures as written, or with any optax transformation; one trial."""
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -22,7 +23,7 @@ def descend(
     state: Any,
     data: Any,
     *,
-    lr: ScalarLike | Schedule,
+    lr: ScalarLike | Schedule | Callable[[Any], Any],
     steps: int,
     optimizer: Optimizer | None = None,
     save_every: int | None = None,

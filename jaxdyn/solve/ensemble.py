@@ -2,23 +2,23 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .. import engines
-from ..arrays import traceable
 from ..checks import number, one_of, whole_number
-from ..engines.base import Device, Progress, in_jax_dtype
+from ..engines.base import Device, Progress
 from ..engines.blocks import blockwise
 from ..names import ENGINES
 from ..schedules import Schedule, as_schedule, check_schedules
 from ..status import Status
-from ..systems.base import ContinuousSystem, DiscreteSystem, Field, Step, check_lr_with, check_with, field_of
+from ..systems.base import ContinuousSystem, DiscreteSystem, Field, Step, check_lr_with, field_of
 from .descent import check_procedure
-from .methods.base import Carried, Held, Parts, Program, Save, itself
+from .members import Axes, Members
+from .methods.base import Carried, Held, Method, Save, itself
 from .methods.procedure import Optimizer, Procedure
 from .methods.rest import Rest, Until
 from .methods.rk4 import RK4
@@ -26,8 +26,7 @@ from .methods.rodas5p import Rodas5P
 from .methods.tsit5 import FixedTsit5, Tsit5
 from .solution import Solution
 
-SOLVERS: dict[str, type[Program]] = {"tsit5": Tsit5, "rodas5p": Rodas5P, "rk4": RK4}
-Axes: TypeAlias = Any
+SOLVERS: dict[str, type[Method]] = {"tsit5": Tsit5, "rodas5p": Rodas5P, "rk4": RK4}
 
 
 def flow_ensemble(
@@ -93,7 +92,7 @@ def flow_ensemble(
     one_of("solver", solver, tuple(SOLVERS))
     max_steps = whole_number("max_steps", max_steps)
     t0 = number("t0", t0)
-    batch = Batch.of(system, states, data, in_axes)
+    batch = Members.of(system, states, data, in_axes)
     t1 = batch.numbers("t1", t1, above=t0)
     check_schedules("system", system, t1)
     times = None if ts is None else _checked_times(ts, t0, t1)
@@ -169,7 +168,7 @@ def descend_ensemble(
     """
     check_procedure(system, optimizer)
     steps = whole_number("steps", steps, high=2**31 - 2**20)
-    batch = Batch.of(system, states, data, in_axes)
+    batch = Members.of(system, states, data, in_axes)
     lr = as_schedule(lr)
     if isinstance(lr, Schedule):
         check_schedules("lr", lr, steps)
@@ -193,97 +192,6 @@ class _Options(NamedTuple):
     devices: Any
     progress: Any
     order: Any
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Trials with everything that is each one's own: numbers of the system, starts and data, [trials, …]."""
-
-    parts: Parts
-    system: Any
-    states: Any
-    data: Any
-    n: int
-    dtype: np.dtype
-
-    @classmethod
-    def of(cls, system: Any, states: Any, data: Any, in_axes: Axes) -> "Batch":
-        """The batch that `in_axes` says; ValueError where arrays do not have the axis they are said to have."""
-        if not (isinstance(in_axes, tuple | list) and len(in_axes) == 3):
-            raise ValueError(f"in_axes: expected three entries, of system, state and data, got {in_axes!r}")
-        leaves = [in_jax_dtype(leaf) for leaf in jax.tree.leaves(states)]
-        if not leaves:
-            raise ValueError("states: expected a pytree with at least one array")
-        dtype = np.result_type(*leaves)
-        if not np.issubdtype(dtype, np.floating):
-            raise ValueError(f"states: expected floating arrays, got {dtype}")
-        states = jax.tree.unflatten(jax.tree.structure(states), [leaf.astype(dtype, copy=False) for leaf in leaves])
-        parts, numbers = Parts.of(system)
-        trees = {"system": traceable(numbers, dtype), "states": states, "data": traceable(data, dtype)}
-        axes = [_leaf_axes(name, axis, tree) for (name, tree), axis in zip(trees.items(), in_axes, strict=True)]
-        n = _trials(trees, axes)
-        spread = [_spread(tree, axis, n) for tree, axis in zip(trees.values(), axes, strict=True)]
-        one = jax.tree.map(lambda leaf: leaf[0], (spread[1], spread[2]))
-        whole = parts.whole(jax.tree.map(lambda leaf: leaf[0], spread[0]))
-        check_with(whole, *one)
-        return cls(parts, spread[0], spread[1], spread[2], n, dtype)
-
-    def numbers(self, name: str, value: Any, above: float | None = None) -> np.ndarray:
-        """One number, or one a trial, as [trials] in the batch's dtype; ValueError for anything else."""
-        array = np.asarray(value, np.float64)
-        if array.shape not in ((), (self.n,)):
-            raise ValueError(f"{name}: expected one number or one for each of {self.n} trials, got shape {array.shape}")
-        if not np.isfinite(array).all() or (above is not None and (array <= above).any()):
-            raise ValueError(f"{name}: expected finite numbers{'' if above is None else f' above {above:g}'}")
-        return np.broadcast_to(array.astype(self.dtype), (self.n,))
-
-    def held(self, t1: np.ndarray, *, tolerance: float | None = None, **numbers: Any) -> Held:
-        """What every trial keeps."""
-        rest = {} if tolerance is None else {"tolerance": np.full(self.n, tolerance, self.dtype)}
-        return Held(self.system, self.data, t1, **numbers, **rest)
-
-
-def _leaf_axes(name: str, axes: Any, tree: Any) -> Any:
-    """0 or −1 (shared) for every leaf, from a prefix of the tree as `jax.vmap` takes it."""
-    mark = lambda axis: -1 if axis is None else axis  # noqa: E731
-    marked = jax.tree.map(mark, axes, is_leaf=lambda axis: axis is None)
-    if any(axis not in (0, -1) or isinstance(axis, bool) for axis in jax.tree.leaves(marked)):
-        raise ValueError(f"in_axes: expected 0 or None for {name}, got {axes!r}")
-    try:
-        return jax.tree.map(lambda axis, part: jax.tree.map(lambda _: axis, part), marked, tree)
-    except ValueError:
-        raise ValueError(f"in_axes: {axes!r} is not a prefix of {name}") from None
-
-
-def _trials(trees: dict[str, Any], axes: list[Any]) -> int:
-    sizes: dict[int, str] = {}
-    for (name, tree), each in zip(trees.items(), axes, strict=True):
-        for leaf, axis in zip(jax.tree.leaves(tree), jax.tree.leaves(each), strict=True):
-            if axis != 0:
-                continue
-            if np.ndim(leaf) == 0:
-                raise ValueError(f"{name}: in_axes says that it has a leading axis of trials, but a part is one number")
-            sizes.setdefault(np.shape(leaf)[0], name)
-    if not sizes:
-        raise ValueError("in_axes: expected a leading axis of trials on states, system or data")
-    if len(sizes) > 1:
-        told = ", ".join(f"{size} in {name}" for size, name in sizes.items())
-        raise ValueError(
-            f"states, system, data: expected one number of trials on the axes that in_axes names, got {told}"
-        )
-    (n,) = sizes
-    if not n:
-        raise ValueError("states: expected at least one trial")
-    return n
-
-
-def _spread(tree: Any, axes: Any, n: int) -> Any:
-    """Every leaf with a leading axis of trials; shared ones are not copied."""
-
-    def leaf(value, axis):
-        return value if axis == 0 else np.broadcast_to(np.asarray(value), (n, *np.shape(value)))
-
-    return jax.tree.map(leaf, tree, axes)
 
 
 def _rest_tolerance(until: Any) -> float | None:
@@ -331,7 +239,7 @@ def _fixed_steps(t0: float, t1: np.ndarray, dt: Any, n: int, max_steps: int) -> 
 class _Part:
     """A function of a program that is equal for equal programs: compilations are shared."""
 
-    program: Program
+    program: Method
     name: str
 
     def __call__(self, *arguments: Any) -> Any:
@@ -342,13 +250,13 @@ class _Part:
 class _Init:
     """`init` as a step of an engine, so that bits do not depend on the batch."""
 
-    program: Program
+    program: Method
 
     def __call__(self, carried: Carried, held: Held) -> Carried:
         return self.program.init(carried.state, held)
 
 
-def _run(program: Program, batch: Batch, held: Held, times: Any, limit: int, options: _Options) -> Solution:
+def _run(program: Method, batch: Members, held: Held, times: Any, limit: int, options: _Options) -> Solution:
     one_of("engine", options.engine, ENGINES)
     on = {"devices": options.devices, "order": options.order}
     carried = _started(program, batch, held, options.engine, on)
@@ -368,7 +276,7 @@ def _run(program: Program, batch: Batch, held: Held, times: Any, limit: int, opt
     return Solution(at, states, end.state, status, finished.steps, reached)
 
 
-def _started(program: Program, batch: Batch, held: Held, engine: str, on: dict[str, Any]) -> Carried:
+def _started(program: Method, batch: Members, held: Held, engine: str, on: dict[str, Any]) -> Carried:
     n, dtype = batch.n, batch.dtype
     if isinstance(program, Procedure):
         blank = Carried(np.zeros(n, np.int32), batch.states)
@@ -385,7 +293,7 @@ def _started(program: Program, batch: Batch, held: Held, engine: str, on: dict[s
     return engines.run(engine, _Init(program), None, carried, held, 1, **on).states
 
 
-def _completed(program: Program, finished: Any, held: Held, limit: int) -> np.ndarray:
+def _completed(program: Method, finished: Any, held: Held, limit: int) -> np.ndarray:
     """The trials that reached the end of their time, or all the steps that were asked for."""
     if program.at_end:
         return (finished.status == Status.CONVERGED) & (np.asarray(finished.states.t) >= held.t1)
@@ -400,7 +308,7 @@ def _saved(save: Save, times: np.ndarray, states: Any, data: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[:, None], blockwise(of_end, times[:, 0], states, data))
 
 
-def _repeated(finished: Any, last: Any, times: np.ndarray, batch: Batch, program: Program, held: Held) -> Any:
+def _repeated(finished: Any, last: Any, times: np.ndarray, batch: Members, program: Method, held: Held) -> Any:
     """The saved rows; the start where a time is the start, and the end from where a trial ended on."""
     begin = 0.0 if isinstance(program, Procedure) else held.t0
     at_start = times[None] <= np.broadcast_to(begin, (batch.n,))[:, None]
@@ -417,4 +325,4 @@ def _repeated(finished: Any, last: Any, times: np.ndarray, batch: Batch, program
     return jax.tree.map(leaf, finished.saved, first, last)
 
 
-__all__ = ["SOLVERS", "Batch", "descend_ensemble", "flow_ensemble"]
+__all__ = ["SOLVERS", "descend_ensemble", "flow_ensemble"]

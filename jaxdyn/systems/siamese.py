@@ -10,7 +10,7 @@ Time is in flow units (one unit is 1/lr steps); learning rates and decays are pe
 """
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import chex
@@ -56,7 +56,7 @@ class WeightDecay(NamedTuple):
     predictor: Scalar
 
 
-def convert_weight_decay(value: ScalarLike | Sequence[ScalarLike]) -> WeightDecay:
+def convert_weight_decay(value: Any) -> WeightDecay:
     """One number or schedule for both, or a pair (encoder, predictor), each >= 0."""
     is_pair = isinstance(value, tuple | list) or (isinstance(value, np.ndarray | jax.Array) and value.ndim == 1)
     pair = tuple(value) if is_pair else (value, value)  # type: ignore[arg-type]
@@ -255,11 +255,11 @@ class MovingAverage(Siamese):
     @classmethod
     def from_decay(
         cls,
-        weight_decay: ScalarLike | Sequence[ScalarLike],
-        predictor_lr_ratio: ScalarLike = 1.0,
+        weight_decay: Any,
+        predictor_lr_ratio: Any = 1.0,
         *,
-        ema_decay: ScalarLike | Schedule,
-        lr: ScalarLike | Schedule,
+        ema_decay: ScalarLike | Schedule | Callable[[Any], Any],
+        lr: ScalarLike | Schedule | Callable[[Any], Any],
     ) -> "MovingAverage":
         """The system whose procedure at learning rate `lr` has decay α = `ema_decay` in [0, 1].
 
@@ -268,8 +268,8 @@ class MovingAverage(Siamese):
         ema_decay, lr = as_schedule(ema_decay), as_schedule(lr)
         if isinstance(ema_decay, Schedule) or isinstance(lr, Schedule):
             return cls(weight_decay, predictor_lr_ratio, ema_rate=Schedule(_rate_of_decay, ema_decay, lr))
-        ema_decay = scalar("ema_decay", ema_decay, low=0, high=1)
-        return cls(weight_decay, predictor_lr_ratio, ema_rate=(1 - ema_decay) / scalar("lr", lr, above=0))
+        alpha = scalar("ema_decay", ema_decay, low=0, high=1)
+        return cls(weight_decay, predictor_lr_ratio, ema_rate=(1 - alpha) / scalar("lr", lr, above=0))
 
     def state(self, *, encoder: ArrayLike, predictor: ArrayLike, teacher: ArrayLike | None = None) -> TeacherState:
         """The state with A [n, m], B [n, n] and teacher C [n, m], by default a copy of the encoder."""

@@ -15,7 +15,7 @@ from ..engines.base import Device, Progress
 from ..engines.blocks import blockwise
 from ..names import DTYPES, ENGINES
 from ..provenance import provenance
-from ..solve.methods.base import Carried, Held, Parts
+from ..solve.methods.base import Carried, Held, Skeleton
 from ..solve.methods.procedure import Procedure
 from . import problems, scalar
 from .base import Classified, Ended
@@ -148,7 +148,7 @@ class Energy(NamedTuple):
     rise: Any
 
 
-class Tracked(NamedTuple):
+class Watched(NamedTuple):
     """A trial on its way, with the energies E and F seen so far; () where they are not followed."""
 
     carried: Carried
@@ -162,19 +162,19 @@ class _Step:
 
     program: Procedure
 
-    def __call__(self, tracked: Tracked, held: Held) -> Tracked:
+    def __call__(self, tracked: Watched, held: Held) -> Watched:
         new = self.program.step(tracked.carried, held)
         if not tracked.objective:
-            return Tracked(new, (), ())
+            return Watched(new, (), ())
         energies = _energies(self.program.parts.whole(held.system), tracked.carried.state, held.data)
-        return Tracked(new, *(map(_watch, (tracked.objective, tracked.surrogate), energies)))
+        return Watched(new, *(map(_watch, (tracked.objective, tracked.surrogate), energies)))
 
 
 @dataclass(frozen=True)
 class _Done:
     program: Procedure
 
-    def __call__(self, previous: Tracked, tracked: Tracked, held: Held) -> Any:
+    def __call__(self, previous: Watched, tracked: Watched, held: Held) -> Any:
         return self.program.terminate(previous.carried, tracked.carried, held)
 
 
@@ -214,7 +214,7 @@ class _Run:
         if len({jax.tree.structure((each.systems, each.states)) for each in draws}) > 1:
             raise ValueError("problems: expected one kind of system, and schedules that are the same")
         joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *[each[:4] for each in draws])
-        parts, numbers = Parts.of(joined[0])
+        parts, numbers = Skeleton.of(joined[0])
         program = Procedure(parts, rests=True, at_end=False)
         begun, ended, steps, status, engine = self._run(program, numbers, joined, draws[0].tracks_energy)
         own = lambda tree, k: jax.tree.map(lambda leaf: leaf[k * indices.size : (k + 1) * indices.size], tree)  # noqa: E731
@@ -234,10 +234,10 @@ class _Run:
         tolerance = np.full(lr.size, self.stopping.tolerance, self.dtype)
         held = Held(numbers, moments, np.zeros(lr.size, np.int32), lr=lr, tolerance=tolerance)
         carried = Carried(np.zeros(lr.size, np.int32), states)
-        begun = Tracked(carried, (), ())
+        begun = Watched(carried, (), ())
         if tracks:
             energies = blockwise(jax.jit(jax.vmap(_energies)), systems, states, moments)
-            begun = Tracked(carried, *(Energy(value, np.zeros_like(value)) for value in energies))
+            begun = Watched(carried, *(Energy(value, np.zeros_like(value)) for value in energies))
         step, done = _Step(program), _Done(program)
         engine = self.engine
         if engine == "auto":
@@ -282,7 +282,7 @@ def _settings(problem: Problem) -> dict[str, Any]:
 
 @jax.jit
 @jax.vmap
-def _energy_columns(begun: Tracked, ended: Tracked, system: Any, moments: Any) -> dict[str, Any]:
+def _energy_columns(begun: Watched, ended: Watched, system: Any, moments: Any) -> dict[str, Any]:
     values = _energies(system, ended.carried.state, moments)
     columns = {}
     for name, value in zip(("objective", "surrogate"), values, strict=True):

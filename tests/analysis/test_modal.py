@@ -1,4 +1,4 @@
-"""Modes of given moments against closed forms, SciPy and the census."""
+"""JointModes of given moments against closed forms, SciPy and the census."""
 
 import jax
 import jax.numpy as jnp

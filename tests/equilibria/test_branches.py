@@ -83,7 +83,7 @@ def test_scalar_threshold_and_its_derivative():
     for (rho, tau), found in zip(draws, thresholds, strict=True):
         assert len(found) == 1
         assert found[0].kind == "fold"
-        assert found[0].decay == pytest.approx(tau**2 / (4 * rho), rel=1e-10)
+        assert found[0].weight_decay == pytest.approx(tau**2 / (4 * rho), rel=1e-10)
         assert found[0].gradient[0][0, 0] == pytest.approx(-(tau**2) / (4 * rho**2), rel=1e-6)
         assert found[0].gradient[1][0, 0] == pytest.approx(tau / (2 * rho), rel=1e-6)
 
@@ -92,7 +92,7 @@ def test_threshold_of_coupled_modes():
     x, y = (np.array(part) for part in MOMENTS)
     found = jd.collapse_threshold(SG, jd.Moments(x, y))
     assert [each.rank for each in found] == [1, 2]
-    assert found[0].decay < float(decay_bound(jd.Moments(x, y)))
+    assert found[0].weight_decay < float(decay_bound(jd.Moments(x, y)))
     # Stable just below, gone (or not stable) just above.
     for each in found:
         for factor, expected in ((0.999, True), (1.001, False)):
@@ -102,7 +102,7 @@ def test_threshold_of_coupled_modes():
     dx, dy, h = np.array([[0.3, 0.2], [0.2, -0.1]]), np.array([[0.1, -0.3], [0.2, 0.4]]), 1e-5
     moved = jd.collapse_threshold(SG, [jd.Moments(x + s * h * dx, y + s * h * dy) for s in (1, -1)])
     for index, each in enumerate(found):
-        slope = (moved[0][index].decay - moved[1][index].decay) / (2 * h)
+        slope = (moved[0][index].weight_decay - moved[1][index].weight_decay) / (2 * h)
         assert slope == pytest.approx((each.gradient[0] * dx).sum() + (each.gradient[1] * dy).sum(), rel=1e-5)
 
 

@@ -307,6 +307,7 @@ def test_diagonal_moments_can_have_equilibria_that_are_not_diagonal():
     assert len(mixed) == 2
     np.testing.assert_allclose(mixed[0].gram[0, 1], -mixed[1].gram[0, 1], rtol=1e-9)
     for item in mixed:
+        assert item.certificate is not None
         assert item.certificate.proved
         rates = oracles.rates("sg", tuple(np.asarray(part) for part in item.state), x, y, None, 0.03, 0.03)
         assert max(np.abs(rate).max() for rate in rates) < 1e-14

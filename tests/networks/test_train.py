@@ -11,7 +11,6 @@ import pytest
 
 from jaxdyn.data import Augmentation, Dataset, digits, from_images, from_views
 from jaxdyn.data.base import Split
-from jaxdyn.networks.checkpoint import Checkpoints
 from jaxdyn.networks.recipe import Knobs, Recipe
 from jaxdyn.networks.train import LONG_NAMES, train
 
@@ -70,17 +69,17 @@ def test_a_run_goes_on_from_its_checkpoint_to_the_same_numbers(tmp_path):
         train(data, SMALL, [Knobs(lr=0.2)] * 2, seeds=2, every=2, checkpoint=folder)
     with pytest.raises(ValueError, match=r"another run \(other recipe\)"):
         train(data, SMALL.with_(batch=4), SETTINGS, seeds=2, every=2, checkpoint=folder)
-    for part in (folder / "000004").rglob("*"):
+    for part in (folder / "4").rglob("*"):
         if part.is_file():
             part.write_bytes(b"")
-    with pytest.raises(ValueError, match=r"checkpoint: cannot read .*000004"):
+    with pytest.raises(ValueError, match=r"checkpoint: cannot read .*4"):
         train(data, SMALL, SETTINGS, seeds=2, every=2, checkpoint=folder)
 
 
 SCRIPT = """
 import sys
 sys.path.insert(0, sys.argv[1])
-from networks.test_run import SETTINGS, SMALL, few_digits
+from networks.test_train import SETTINGS, SMALL, few_digits
 from jaxdyn.networks.train import train
 train(few_digits(), SMALL.with_(steps=4000), SETTINGS, seeds=2, every=2, checkpoint=sys.argv[2])
 """
@@ -93,7 +92,7 @@ def test_a_killed_process_leaves_a_whole_state(tmp_path):
     process = subprocess.Popen(arguments, env=os.environ | {"JAX_ENABLE_X64": "true"})
     for _ in range(600):
         time.sleep(0.2)
-        if (tmp_path / "state" / "000002").exists() or process.poll() is not None:
+        if (tmp_path / "state" / "2").exists() or process.poll() is not None:
             break
     time.sleep(0.5)
     process.send_signal(signal.SIGKILL)
@@ -110,8 +109,8 @@ def test_a_killed_process_leaves_a_whole_state(tmp_path):
 
     with pytest.raises(Enough):
         train(data, recipe, SETTINGS, seeds=2, every=2, checkpoint=tmp_path / "state", progress=stop)
-    kept = Checkpoints(tmp_path / "state", {})._complete()
-    assert reached[0] == 2 * (int(kept[-1].name) - 1)
+    kept = max(int(place.name) for place in (tmp_path / "state").iterdir() if place.name.isdigit())
+    assert reached[0] == 2 * (kept - 1)
     assert reached[0] >= 2
 
 

@@ -67,7 +67,7 @@ def paper_gradients(a, b, c, x, y, method):
 
 @pytest.mark.parametrize("method", ["sg", "ema", "objective"])
 def test_a_step_is_the_papers_procedure(method):
-    program, state, batch = one_run(LINEAR.with_(method=method), PLAIN)
+    program, state, batch = one_run(LINEAR.with_(system=method), PLAIN)
     state = state._replace(teacher=jax.tree.map(lambda leaf: 0.5 * leaf, state.teacher)) if method == "ema" else state
     for _ in range(3):
         a, b, c = matrices(state)
@@ -85,7 +85,7 @@ def test_a_step_is_the_papers_procedure(method):
 
 def test_mixed_descends_the_weighted_sum():
     knobs = PLAIN._replace(objective_share=0.3)
-    program, state, batch = one_run(LINEAR.with_(method="mixed"), knobs)
+    program, state, batch = one_run(LINEAR.with_(system="mixed"), knobs)
     state = state._replace(teacher=jax.tree.map(lambda leaf: 0.5 * leaf, state.teacher))
     a, b, c = matrices(state)
     gradient = jax.grad(lambda s: loss(program, s, state, knobs, batch)[0])(state.student)
@@ -95,7 +95,7 @@ def test_mixed_descends_the_weighted_sum():
 
 
 def test_both_sides_and_unit_vectors():
-    recipe = LINEAR.with_(both_sides=True, loss="normalised", method="sg")
+    recipe = LINEAR.with_(both_sides=True, loss="normalised", system="sg")
     program, state, batch = one_run(recipe, PLAIN)
     a, b, _ = matrices(state)
     value, _ = loss(program, state.student, state, PLAIN, batch)
@@ -108,7 +108,7 @@ def test_both_sides_and_unit_vectors():
 @pytest.mark.parametrize("rule", ["directpred", "directpred_released", "directcopy", "least_squares"])
 def test_rules_set_the_predictor_from_moving_correlations(rule):
     knobs = PLAIN._replace(epsilon=0.1, offset=0.02 if rule == "directpred" else 0.0, memory=0.4, every=2)
-    program, state, batch = one_run(LINEAR.with_(method="ema", rule=rule), knobs)
+    program, state, batch = one_run(LINEAR.with_(system="ema", rule=rule), knobs)
     correlation, cross = np.zeros((N, N)), np.zeros((N, N))
     for taken in range(4):
         a, b, c = matrices(state)
@@ -135,11 +135,11 @@ def test_rules_set_the_predictor_from_moving_correlations(rule):
 
 def test_symmetrised_predictors_are_symmetric():
     knobs = PLAIN._replace(symmetrise=1)
-    program, state, batch = one_run(LINEAR.with_(method="sg"), knobs)
+    program, state, batch = one_run(LINEAR.with_(system="sg"), knobs)
     state, _ = step(program, state, knobs, batch)
     b = matrices(state)[1]
     np.testing.assert_array_equal(b, b.T)
-    program, state, batch = one_run(LINEAR.with_(method="sg", predictor="mlp_bias"), knobs)
+    program, state, batch = one_run(LINEAR.with_(system="sg", predictor="mlp_bias"), knobs)
     state, _ = step(program, state, knobs, batch)
     predictor = state.student.predictor
     np.testing.assert_array_equal(predictor.last.weight, predictor.hidden.linear.weight.T)
@@ -175,7 +175,7 @@ def test_adamw_decays_outside():
 
 
 def test_schedules_of_learning_rate_and_teacher():
-    recipe = LINEAR.with_(steps=100, schedule="cosine", warmup=0.1, ema_schedule="cosine", method="ema")
+    recipe = LINEAR.with_(steps=100, schedule="cosine", warmup=0.1, ema_schedule="cosine", system="ema")
     first, _ = optimizers(recipe, PLAIN._replace(weight_decay=0.0))
     memory, sizes = first.init(jnp.zeros(1)), []
     for _ in range(100):
@@ -189,7 +189,7 @@ def test_schedules_of_learning_rate_and_teacher():
 
 @pytest.mark.parametrize(("method", "both"), [("ema", True), ("sg", False), ("objective", True)])
 def test_e_and_f_are_measured_as_written(method, both):
-    program, state, pairs = one_run(LINEAR.with_(method=method, both_sides=both), PLAIN)
+    program, state, pairs = one_run(LINEAR.with_(system=method, both_sides=both), PLAIN)
     state = state._replace(teacher=jax.tree.map(lambda leaf: 0.5 * leaf, state.teacher))
     found = measure(program, state, PLAIN, pairs, None)
     a, b, c = matrices(state)
@@ -206,7 +206,7 @@ def test_e_and_f_are_measured_as_written(method, both):
 
 
 def test_batch_statistics_are_the_batchs_in_training_and_running_ones_later():
-    recipe = LINEAR.with_(encoder="mlp", width=6, depth=1, method="ema")
+    recipe = LINEAR.with_(encoder="mlp", width=6, depth=1, system="ema")
     program, state, batch = one_run(recipe, PLAIN)
     new, _ = step(program, state, PLAIN, batch)
     network = program.network(state.student)
@@ -259,7 +259,7 @@ def test_given_pairs_stay_pairs():
 
 
 MASKED = Recipe(encoder="vit", width=8, depth=1, heads=2, patch=2, projector="none", embedding=8, predictor="vit",
-                masked=True, loss="euclidean", method="ema", batch=4, steps=4, augmentation=Augmentation())  # fmt: skip
+                masked=True, loss="euclidean", system="ema", batch=4, steps=4, augmentation=Augmentation())  # fmt: skip
 
 
 def test_hidden_patches_are_hidden():
@@ -293,14 +293,14 @@ def test_hidden_patches_are_hidden():
 
 def test_the_update_field_is_a_gradient_for_the_objective_alone():
     for method in ("sg", "ema", "objective"):
-        program, state, batch = one_run(LINEAR.with_(method=method), PLAIN)
+        program, state, batch = one_run(LINEAR.with_(system=method), PLAIN)
         defect = network_defect(program, state, PLAIN, batch, probes=32, key=jax.random.key(3))
         if method == "objective":
             # α_p ≠ 1 rescales the predictor: no gradient, so take it away.
             plain = PLAIN._replace(predictor_lr_ratio=1.0)
             assert network_defect(program, state, plain, batch, probes=32, key=jax.random.key(3)).value < 1e-10
         assert defect.value > 0.05
-    program, state, batch = one_run(LINEAR.with_(method="sg"), PLAIN)
+    program, state, batch = one_run(LINEAR.with_(system="sg"), PLAIN)
     field, point = update_field(program, state, PLAIN, batch)
     a, b, _ = matrices(state)
 
@@ -361,7 +361,7 @@ def test_knobs_are_checked(change):
     ("knobs", "recipe"),
     [
         (Knobs(symmetrise=1), Recipe(predictor="none")),
-        (Knobs(objective_share=0.5), Recipe(method="ema")),
+        (Knobs(objective_share=0.5), Recipe(system="ema")),
         (Knobs(epsilon=0.1), Recipe()),
         (Knobs(epsilon=0.1), Recipe(rule="least_squares")),
         (Knobs(offset=0.1), Recipe(rule="directcopy")),

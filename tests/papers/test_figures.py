@@ -5,14 +5,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib.image
 import numpy as np
 import pytest
 import xarray as xr
 
-from jaxdyn.papers.figures import PICTURES, make, make_figure, matrices
+from jaxdyn.papers.figures import PICTURES, make, matrices
 from jaxdyn.papers.figures import modes as tian
+from jaxdyn.papers.figures.making import make_figure
 from jaxdyn.papers.figures.portrait import portrait
 from jaxdyn.plotting.style import figure
 from jaxdyn.plotting.trials import outcome_map, trajectory_panels
@@ -21,7 +23,7 @@ from jaxdyn.trials.scalar import Outcome
 from jaxdyn.trials.scalar_laws import ScalarLaws
 from jaxdyn.trials.starts import Stopping
 
-FIGURES = Path(__file__).resolve().parent.parent / "figures"
+FIGURES = Path(__file__).resolve().parents[2] / "figures"
 SCRIPTS = sorted(path.stem for path in FIGURES.glob("*.py") if path.stem != "common")
 
 
@@ -47,11 +49,12 @@ def test_other_parameters_change_the_figure_and_its_caption(tmp_path):
         assert float(data["eta"][1]) == pytest.approx(2 / (4 * 1.09))
         assert "CHANGED" in data.attrs["caption"]
         assert "sigma = 0.3 (there: 0.5)" in data.attrs["caption"]
-    for change, message in (
+    wrong: list[tuple[dict[str, Any], str]] = [
         ({"theta": 1.0}, "theta: T-4 has no such parameter; there are share, sigma, tau"),
         ({"sigma": "small"}, "sigma: expected a value like 0.5, got 'small'"),
         ({"share": ()}, "share: expected at least one value"),
-    ):
+    ]
+    for change, message in wrong:
         with pytest.raises(ValueError, match=message):
             make_figure("T-4", tmp_path, **change)
     with pytest.raises(ValueError, match="unknown figure"):
@@ -116,7 +119,7 @@ def test_figures_7_to_9_show_what_the_paper_says():
 
 
 def test_portrait_shows_what_it_claims():
-    data = portrait(n_starts=8)
+    data = portrait(starts=8)
     ends = np.linalg.norm(data["encoder"].isel(time=-1), axis=-1)
     near_outer = np.isclose(ends, data.attrs["outer_radius"], rtol=1e-3)
     at_origin = ends < 1e-3
@@ -139,5 +142,5 @@ def test_outcome_map_shows_every_trial_once():
 
 def test_panels_share_their_scale():
     with figure(1, 3) as (_, axes):
-        trajectory_panels(axes, portrait(n_starts=2))
+        trajectory_panels(axes, portrait(starts=2))
         assert len({ax.get_xlim() for ax in axes}) == 1

@@ -11,7 +11,7 @@ from scipy.integrate import solve_ivp
 import jaxdyn as jd
 from jaxdyn.solve.ensemble import descend_ensemble, flow_ensemble
 from jaxdyn.solve.methods import rodas5p, tsit5
-from jaxdyn.solve.methods.base import Carried, Held, Parts
+from jaxdyn.solve.methods.base import Carried, Held, Skeleton
 
 EACH = (None, 0, 0)  # in_axes: starts and data differ from trial to trial
 
@@ -41,7 +41,7 @@ def test_tsit5_takes_diffraxs_steps(engine):
     """The same tolerances, norm and controller: the same steps in every trial, from the same first one."""
     rho = np.linspace(0, 21, 23)
     have = flow_ensemble(lorenz, starts(23), rho, in_axes=EACH, t1=1.0, rtol=1e-6, atol=1e-6, engine=engine)
-    program = tsit5.Tsit5(Parts.of(lorenz)[0])
+    program = tsit5.Tsit5(Skeleton.of(lorenz)[0])
 
     def reference(start, rho):
         held = Held(None, rho, jnp.ones(()), (), 1e-6, 1e-6, jnp.zeros(()))
@@ -88,7 +88,7 @@ def test_fixed_steps_converge_at_their_order(solver, order):
 
 
 def test_rodas5p_converges_at_order_five_also_where_the_field_depends_on_time():
-    program, errors, sizes = rodas5p.Rodas5P(Parts.of(swing)[0]), [], np.array([0.2, 0.1, 0.05])
+    program, errors, sizes = rodas5p.Rodas5P(Skeleton.of(swing)[0]), [], np.array([0.2, 0.1, 0.05])
     for h in sizes:
         path = Carried(jnp.zeros(()), jnp.zeros(()))
         held = Held(None, jnp.ones(()), 2.0)
@@ -101,7 +101,7 @@ def test_rodas5p_converges_at_order_five_also_where_the_field_depends_on_time():
 
 @pytest.mark.parametrize("kind", [tsit5.Tsit5, rodas5p.Rodas5P])
 def test_interpolants_converge_at_order_four(kind):
-    program, sizes, errors = kind(Parts.of(swing)[0]), np.array([0.2, 0.1, 0.05]), []
+    program, sizes, errors = kind(Skeleton.of(swing)[0]), np.array([0.2, 0.1, 0.05]), []
     for h in sizes:
         rate = swing(0.4, exact_swing(0.4, 1.0), 1.0)
         before = Carried(jnp.array(0.4), jnp.asarray(exact_swing(0.4, 1.0)), (), rate)

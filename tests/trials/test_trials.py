@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -212,7 +213,7 @@ def test_the_default_protocol_gives_the_published_pair():
 
 def test_capped_learning_rates_resolve_the_stiff_draws():
     # In the paper's laws a draw of small ρ is rare; here most are.
-    stiff = {"rho": "uniform(0.001, 0.03)", "tau": "uniform(0.5, 1)"}
+    stiff: dict[str, Any] = {"rho": "uniform(0.001, 0.03)", "tau": "uniform(0.5, 1)"}
     fixed = outcome_shares(run_trials(jd.ScalarLaws(**stiff), 100))
     assert fixed[Outcome.DIVERGED].count + fixed[Outcome.OUT_OF_STEPS].count > 20
     capped = outcome_shares(run_trials(jd.ScalarLaws(**stiff, lr_cap=0.5), 100))

@@ -51,29 +51,36 @@ _STRAIGHT, _STRAIGHT_IF_SMALL, _SMALL = 4000, 20_000, 32
 _LARGEST = 4096  # numbers of a trial; beyond it the lanes' memory outgrows the caches, and libraries are better
 
 
-class _Text(Module):
-    """The module's text around a step, in its two shapes."""
+class _Text:
+    """The text around a step, in its two shapes, on the parts that are the same for every step (`Module`)."""
+
+    def __init__(self, program: Program, lanes: int, features: Any):
+        self.module = Module(program, lanes, features)
 
     # The two kinds of kernel.
 
     def small(self, graph: Graph, parts: Parts) -> Kernel:
         """Everything inside one loop, the state in registers."""
         code = self._begin_run()
-        elements = self.program.state.elements
-        places = self.program.state.places(self.lanes)
+        elements = self.module.program.state.elements
+        places = self.module.program.state.places(self.module.lanes)
         slots = [code.name("c") for _ in elements]
         allocas = [
-            f"  {slot} = alloca [{self.lanes * size_of(dtype)} x i8], align 64"
+            f"  {slot} = alloca [{self.module.lanes * size_of(dtype)} x i8], align 64"
             for slot, dtype in zip(slots, elements, strict=True)
         ]
         code.lines[1:1] = allocas  # after the entry's label: LLVM turns them into registers
         params = {
             ("params", k): code.load(dtype, code.address("%params", place))
             for k, (dtype, place) in enumerate(
-                zip(self.program.params.elements, self.program.params.places(self.lanes), strict=True)
+                zip(
+                    self.module.program.params.elements,
+                    self.module.program.params.places(self.module.lanes),
+                    strict=True,
+                )
             )
         }
-        when = {("when", 0): code.load("float64", self.area(code, "when"))}
+        when = {("when", 0): code.load("float64", self.module.area(code, "when"))}
         for slot, dtype, place in zip(slots, elements, places, strict=True):
             code.store(dtype, code.load(dtype, code.address("%state", place)), slot)
 
@@ -112,13 +119,13 @@ class _Text(Module):
         """Masks and states into memory: the new state, or the old one where the new is not finite."""
         code.label("leave")
         for name, mask in masks.items():
-            code.store("bool", mask, self.area(code, name))
-        places = self.program.state.places(self.lanes)
-        for k, (dtype, place) in enumerate(zip(self.program.state.elements, places, strict=True)):
-            if self.program.record:
-                code.store(dtype, current[k], code.address(self.area(code, "previous"), place))
+            code.store("bool", mask, self.module.area(code, name))
+        places = self.module.program.state.places(self.module.lanes)
+        for k, (dtype, place) in enumerate(zip(self.module.program.state.elements, places, strict=True)):
+            if self.module.program.record:
+                code.store(dtype, current[k], code.address(self.module.area(code, "previous"), place))
             kept = code.let(
-                f"select <{self.lanes} x i1> {masks['finite']}, {code.vector(dtype)} {new[k]}, "
+                f"select <{self.module.lanes} x i1> {masks['finite']}, {code.vector(dtype)} {new[k]}, "
                 f"{code.vector(dtype)} {current[k]}"
             )
             code.store(dtype, kept, code.address("%state", place))
@@ -142,7 +149,7 @@ class _Text(Module):
         code.put("br i1 %jend, label %look, label %quick")
         code.label("look")
         finite = self._finite(code, new)
-        bad = code.any(code.let(f"and <{self.lanes} x i1> %active, {self._not(code, finite)}"))
+        bad = code.any(code.let(f"and <{self.module.lanes} x i1> %active, {self._not(code, finite)}"))
         code.put(f"br i1 {bad}, label %redo, label %good")
         code.label("redo")
         for slot, dtype, place in zip(slots, elements, places, strict=True):
@@ -158,19 +165,19 @@ class _Text(Module):
         code.put(f"br i1 {code.let('icmp eq i64 %m2, %bound')}, label %whole, label %inner")
         code.label("whole")
         to_memory()
-        code.store("bool", "splat (i1 true)", self.area(code, "finite"))
+        code.store("bool", "splat (i1 true)", self.module.area(code, "finite"))
         for name in ("converged", "due"):
-            code.store("bool", "zeroinitializer", self.area(code, name))
+            code.store("bool", "zeroinitializer", self.module.area(code, name))
         code.put("br label %leaving")
         return ", [ %m, %redo ], [ %m2, %tail ]"
 
     def large(self) -> Kernel:
         """The step as a function from memory to memory; two copies of the state take turns."""
-        self.temporaries = self._step_function()
+        self.module.temporaries = self._step_function()
         self._judge_function()
         code = self._begin_run()
-        code.put(f"%other = getelementptr i8, ptr %work, i64 {self.areas['other']}")
-        code.put(f"%free = getelementptr i8, ptr %work, i64 {self.work_end}")
+        code.put(f"%other = getelementptr i8, ptr %work, i64 {self.module.areas['other']}")
+        code.put(f"%free = getelementptr i8, ptr %work, i64 {self.module.work_end}")
         code.put("br label %inner")
         code.label("inner")
         code.put("%n = phi i64 [ 0, %ready ], [ %n1, %inner ]")
@@ -182,9 +189,9 @@ class _Text(Module):
         full = code.let("icmp eq i64 %n1, %bound")
         code.put(f"br i1 {code.let(f'or i1 %ended, {full}')}, label %leave, label %inner")
         code.label("leave")
-        finite = code.load("bool", self.area(code, "finite"))
-        if self.program.record:
-            self._copy_state(code, "%now", "%now", finite, self.area(code, "previous"), "p")
+        finite = code.load("bool", self.module.area(code, "finite"))
+        if self.module.program.record:
+            self._copy_state(code, "%now", "%now", finite, self.module.area(code, "previous"), "p")
         self._copy_state(code, "%then", "%now", finite, "%state", "s")
         code.put("br label %leaving")
         label = current_label(code)
@@ -194,56 +201,62 @@ class _Text(Module):
     def _copy_state(self, code: Code, yes: str, no: str, mask: str, to: str, stem: str) -> None:
         """to = where(mask, yes, no), leaf by leaf; `to` may be either of them."""
         for number, (leaf, start) in enumerate(
-            zip(self.program.state.leaves, self.program.state.offsets(self.lanes), strict=False)
+            zip(self.module.program.state.leaves, self.module.program.state.offsets(self.module.lanes), strict=False)
         ):
             if leaf.size == 0:
                 continue
             with loop(code, leaf.size, f"{stem}{number}") as k:
-                size = self.lanes * size_of(leaf.dtype)
+                size = self.module.lanes * size_of(leaf.dtype)
                 at = code.let(f"add i64 {start}, {code.let(f'mul i64 {k}, {size}')}")
                 values = [code.load(leaf.dtype, code.address(base, at)) for base in (yes, no)]
                 kind = code.vector(leaf.dtype)
-                kept = code.let(f"select <{self.lanes} x i1> {mask}, {kind} {values[0]}, {kind} {values[1]}")
+                kept = code.let(f"select <{self.module.lanes} x i1> {mask}, {kind} {values[0]}, {kind} {values[1]}")
                 code.store(leaf.dtype, kept, code.address(to, at))
 
     def _step_function(self) -> int:
-        code = self.code()
+        code = self.module.code()
         code.label("entry")
-        size = tiles.emit_step(code, self.program, self.features)
+        size = tiles.emit_step(code, self.module.program, self.module.features)
         code.put("ret void")
-        self.finish(code, "define internal void @step(ptr noalias %now, ptr noalias %params, ptr noalias %free, "
+        self.module.finish(code, "define internal void @step(ptr noalias %now, ptr noalias %params, ptr noalias %free, "
                           "ptr noalias %then) #1")  # fmt: skip
         return size
 
     def _judge_function(self) -> None:
         """Sets the masks after a step from `now` to `then`; whether any active lane ended or is due."""
-        code = self.code()
+        code = self.module.code()
         code.label("entry")
         graph = Graph()
-        known = self._memory_inputs(code, {"state": "%now", "new": "%then", "params": "%params"})
-        inputs = self._three_inputs(graph)
+        known = self.module.memory_inputs(code, {"state": "%now", "new": "%then", "params": "%params"})
+        inputs = self.module.three_inputs(graph)
         masks = {"finite": None, "converged": "zeroinitializer", "due": "zeroinitializer"}
-        if self.program.done:
-            places = flat(scalarise(self.program.done, graph, inputs))
+        if self.module.program.done:
+            places = flat(scalarise(self.module.program.done, graph, inputs))
             (masks["converged"],) = emit(code, graph, places, known)
-        if self.program.record:
-            places = flat(scalarise(self.program.record, graph, [*inputs, awaited(self.program, graph)])[:1])
+        if self.module.program.record:
+            places = flat(
+                scalarise(self.module.program.record, graph, [*inputs, awaited(self.module.program, graph)])[:1]
+            )
             (masks["due"],) = emit(code, graph, places, known)
-        masks["finite"] = self._finite(code, [known(("new", k)) for k in range(len(self.program.state.elements))])
+        masks["finite"] = self._finite(
+            code, [known(("new", k)) for k in range(len(self.module.program.state.elements))]
+        )
         for name, mask in masks.items():
-            code.store("bool", mask, self.area(code, name))
-        code.put(f"%active = icmp ne <{self.lanes} x i8> {self._bytes(code, 'active')}, zeroinitializer")
+            code.store("bool", mask, self.module.area(code, name))
+        code.put(
+            f"%active = icmp ne <{self.module.lanes} x i8> {self.module.bytes_of(code, 'active')}, zeroinitializer"
+        )
         code.put(f"ret i1 {self._ended(code, masks)}")
-        self.finish(code, "define internal i1 @judge(ptr %now, ptr %then, ptr %params, ptr %work) #1")
+        self.module.finish(code, "define internal i1 @judge(ptr %now, ptr %then, ptr %params, ptr %work) #1")
 
     # What both share.
 
     def _begin_run(self) -> Code:
         """Fill the lanes; at `ready` at least one is active and %bound steps are free of the step limit."""
-        code, lanes = self.code(), self.lanes
+        code, lanes = self.module.code(), self.module.lanes
         code.label("entry")
         for name in ("state", "params"):
-            code.put(f"%{name} = getelementptr i8, ptr %work, i64 {self.areas[name]}")
+            code.put(f"%{name} = getelementptr i8, ptr %work, i64 {self.module.areas[name]}")
         code.put("br label %filling")
         code.label("filling")
         code.put("%lane0 = phi i64 [ 0, %entry ], [ %lane1, %filling ]")
@@ -251,13 +264,13 @@ class _Text(Module):
         code.put("%lane1 = add i64 %lane0, 1")
         code.put(f"br i1 {code.let(f'icmp eq i64 %lane1, {lanes}')}, label %outer, label %filling")
         code.label("outer")
-        stop = code.let(f"load volatile i8, ptr {self.job(code, 'stop')}")
-        code.put(f"%active = icmp ne <{lanes} x i8> {self._bytes(code, 'active')}, zeroinitializer")
+        stop = code.let(f"load volatile i8, ptr {self.module.job(code, 'stop')}")
+        code.put(f"%active = icmp ne <{lanes} x i8> {self.module.bytes_of(code, 'active')}, zeroinitializer")
         go_on = code.let(f"and i1 {code.let(f'icmp eq i8 {stop}, 0')}, {code.any('%active')}")
         code.put(f"br i1 {go_on}, label %ready, label %over")
         code.label("ready")
-        ages = code.let(f"load <{lanes} x i64>, ptr {self.area(code, 'age')}, align 64")
-        limit = code.let(f"insertelement <{lanes} x i64> poison, i64 {self.job(code, 'max_steps')}, i64 0")
+        ages = code.let(f"load <{lanes} x i64>, ptr {self.module.area(code, 'age')}, align 64")
+        limit = code.let(f"insertelement <{lanes} x i64> poison, i64 {self.module.job(code, 'max_steps')}, i64 0")
         limit = code.let(
             f"shufflevector <{lanes} x i64> {limit}, <{lanes} x i64> poison, <{lanes} x i32> zeroinitializer"
         )
@@ -270,36 +283,36 @@ class _Text(Module):
     def _end_run(self, code: Code, taken: str) -> None:
         code.label("leaving")
         code.put(f"%taken = phi i64 {taken}")
-        if self.program.record:
+        if self.module.program.record:
             code.put("call void @save(ptr %job, ptr %work)")
         code.put("br label %retiring")
         code.label("retiring")
         code.put("%lane2 = phi i64 [ 0, %leaving ], [ %lane3, %retiring ]")
         code.put("call void @retire(ptr %job, ptr %work, i64 %lane2, i64 %taken)")
         code.put("%lane3 = add i64 %lane2, 1")
-        code.put(f"br i1 {code.let(f'icmp eq i64 %lane3, {self.lanes}')}, label %outer, label %retiring")
+        code.put(f"br i1 {code.let(f'icmp eq i64 %lane3, {self.module.lanes}')}, label %outer, label %retiring")
         code.label("over")
         code.put("ret void")
-        self.finish(code, "define void @run(ptr %job, ptr %work) #0")
+        self.module.finish(code, "define void @run(ptr %job, ptr %work) #0")
 
     def _not(self, code: Code, mask: str) -> str:
-        return code.let(f"xor <{self.lanes} x i1> {mask}, splat (i1 true)")
+        return code.let(f"xor <{self.module.lanes} x i1> {mask}, splat (i1 true)")
 
     def _ended(self, code: Code, masks: dict[str, Any]) -> str:
         ended = self._not(code, masks["finite"])
         for name in ("converged", "due"):
             if masks[name] != "zeroinitializer":
-                ended = code.let(f"or <{self.lanes} x i1> {ended}, {masks[name]}")
-        return code.any(code.let(f"and <{self.lanes} x i1> {ended}, %active"))
+                ended = code.let(f"or <{self.module.lanes} x i1> {ended}, {masks[name]}")
+        return code.any(code.let(f"and <{self.module.lanes} x i1> {ended}, %active"))
 
     def _finite(self, code: Code, values: Sequence[str]) -> str:
         """The lanes whose floating elements are all finite: 0·x is 0 for those alone."""
         mask = None
         for dtype in ("float64", "float32"):
             total = None
-            kind, suffix = code.vector(dtype), f"v{self.lanes}f{dtype[5:]}"
+            kind, suffix = code.vector(dtype), f"v{self.module.lanes}f{dtype[5:]}"
             zero = code.splat(0.0, dtype)
-            for value, own in zip(values, self.program.state.elements, strict=True):
+            for value, own in zip(values, self.module.program.state.elements, strict=True):
                 if own == dtype:
                     total = (
                         code.let(f"fmul {kind} {value}, {zero}") if total is None else
@@ -307,18 +320,20 @@ class _Text(Module):
                     )  # fmt: skip
             if total is not None:
                 here = code.let(f"fcmp ord {kind} {total}, {zero}")
-                mask = here if mask is None else code.let(f"and <{self.lanes} x i1> {mask}, {here}")
+                mask = here if mask is None else code.let(f"and <{self.module.lanes} x i1> {mask}, {here}")
         return mask or "splat (i1 true)"
 
     def _module(self) -> Kernel:
-        self._take_function()
-        self._retire_function()
-        if self.program.record:
-            self._save_functions()
-        text = [*mathematics.definitions(self.helpers, self.lanes), *self.functions]
+        self.module.take_function()
+        self.module.retire_function()
+        if self.module.program.record:
+            self.module.save_functions()
+        text = [*mathematics.definitions(self.module.helpers, self.module.lanes), *self.module.functions]
         text += [
             'attributes #0 = { nounwind }',
             'attributes #1 = { nounwind noinline }',
             'attributes #2 = { nounwind noinline }',
         ]  # fmt: skip
-        return Kernel("\n\n".join(declared(text)), self.lanes, self.work_end + self.temporaries + 64)
+        return Kernel(
+            "\n\n".join(declared(text)), self.module.lanes, self.module.work_end + self.module.temporaries + 64
+        )

@@ -52,12 +52,12 @@ class Module:
         kind = "ptr" if name in _POINTERS else "i64"
         return code.let(f"load {kind}, ptr {code.address('%job', JOB.index(name), 'i64')}")
 
-    def _three_inputs(self, graph: Graph) -> list[np.ndarray]:
+    def three_inputs(self, graph: Graph) -> list[np.ndarray]:
         """What `done` takes: the state before a step, the one after it, the parameters."""
         layouts = {"state": self.program.state, "new": self.program.state, "params": self.program.params}
         return [array for kind, layout in layouts.items() for array in inputs_of(graph, kind, layout)]
 
-    def _memory_inputs(self, code: Code, bases: dict[str, str]) -> Any:
+    def memory_inputs(self, code: Code, bases: dict[str, str]) -> Any:
         """Loads an input where it is first used."""
         layouts = {"params": self.program.params}
         known: dict[Any, str] = {}
@@ -75,7 +75,7 @@ class Module:
 
         return value
 
-    def _bytes(self, code: Code, name: str) -> str:
+    def bytes_of(self, code: Code, name: str) -> str:
         return code.let(f"load <{self.lanes} x i8>, ptr {self.area(code, name)}, align 1")
 
     def _lane_copy(self, code: Code, what: str, row_number: str, base: str, to_row: bool) -> None:
@@ -105,7 +105,7 @@ class Module:
     def _lane_field(self, code: Code, name: str, kind: str) -> str:
         return code.address(self.area(code, name), "%lane", kind)
 
-    def _take_function(self) -> None:
+    def take_function(self) -> None:
         """The next trial of the queue into a lane, or none."""
         code = self.code()
         code.label("entry")
@@ -129,7 +129,7 @@ class Module:
         code.put("ret void")
         self.finish(code, "define internal void @take(ptr %job, ptr %work, i64 %lane) #2")
 
-    def _retire_function(self) -> None:
+    def retire_function(self) -> None:
         """After a visit of `taken` steps: write back a trial that ended and take the next."""
         code = self.code()
         code.label("entry")
@@ -164,21 +164,21 @@ class Module:
         code.put("ret void")
         self.finish(code, "define internal void @retire(ptr %job, ptr %work, i64 %lane, i64 %taken) #2")
 
-    def _save_functions(self) -> None:
+    def save_functions(self) -> None:
         """`record` for all lanes, then a lane's values into its trial's next row, until no lane is due."""
         code = self.code()
         code.label("entry")
         graph = Graph()
         bases = {"state": "previous", "new": "state", "params": "params"}
-        known = self._memory_inputs(code, {kind: self.area(code, area) for kind, area in bases.items()})
-        inputs = [*self._three_inputs(graph), awaited(self.program, graph)]
+        known = self.memory_inputs(code, {kind: self.area(code, area) for kind, area in bases.items()})
+        inputs = [*self.three_inputs(graph), awaited(self.program, graph)]
         places = flat(scalarise(self.program.record, graph, inputs))
         due, *values = emit(code, graph, places, known)
         for value, dtype, place in zip(
             values, self.program.saved.elements, self.program.saved.places(self.lanes), strict=True
         ):
             code.store(dtype, value, code.address(self.area(code, "values"), place))
-        code.put(f"%active = icmp ne <{self.lanes} x i8> {self._bytes(code, 'active')}, zeroinitializer")
+        code.put(f"%active = icmp ne <{self.lanes} x i8> {self.bytes_of(code, 'active')}, zeroinitializer")
         finite = code.load("bool", self.area(code, "finite"))
         due = code.let(f"and <{self.lanes} x i1> {due}, %active")
         # After the last time `when` is infinite: nothing is due, whatever `record` says.

@@ -150,10 +150,10 @@ class Workspace:
     def _write_elements(self, value: Value, target: Memory, indices: list[Index]) -> None:
         graph = Graph()
         places = [value.build(graph, index) for index in indices]
-        for result, index in zip(self._emit(graph, places), indices, strict=True):
+        for result, index in zip(self.emitted(graph, places), indices, strict=True):
             self.code.store(target.dtype, result, target.address(self.code, index))
 
-    def _emit(self, graph: Graph, places: Sequence[int]) -> list[str]:
+    def emitted(self, graph: Graph, places: Sequence[int]) -> list[str]:
         def load(name: tuple[Memory, Index]) -> str:
             memory, index = name
             return self.code.load(memory.dtype, memory.address(self.code, index))

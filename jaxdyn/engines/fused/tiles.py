@@ -28,19 +28,19 @@ def emit_step(code: Code, program: Any, features: Any) -> int:
     return _Emitter(code, features).step(program)
 
 
-class _Emitter(Workspace):
+class _Emitter:
     """The step, equation by equation: a method named after a primitive is its rule."""
 
     def __init__(self, code: Code, features: Any):
-        super().__init__(code)
+        self.code, self.space = code, Workspace(code)
         self.tile = (4, 4) if features.registers >= 32 else (2, 4)
 
     def step(self, program: Any) -> int:
         inputs = [*self._leaves("%now", program.state), *self._leaves("%params", program.params)]
         outputs = self.evaluate(program.step, inputs)
         for value, place in zip(outputs, self._leaves("%then", program.state), strict=True):
-            self.write(value, place)
-        return self.used
+            self.space.write(value, place)
+        return self.space.used
 
     def _leaves(self, base: str, layout: Any) -> list[Value]:
         return [
@@ -53,21 +53,21 @@ class _Emitter(Workspace):
     def evaluate(self, closed: Any, inputs: Sequence[Value]) -> list[Value]:
         jaxpr = closed.jaxpr
         known: dict[Any, Value] = {
-            variable: self.constant(value) for variable, value in zip(jaxpr.constvars, closed.consts, strict=True)
+            variable: self.space.constant(value) for variable, value in zip(jaxpr.constvars, closed.consts, strict=True)
         }
         known |= dict(zip(jaxpr.invars, inputs, strict=True))
         uses: dict[Any, int] = {}
         for atom in itertools.chain(jaxpr.outvars, *(equation.invars for equation in jaxpr.eqns)):
             if not isinstance(atom, jex.Literal):
                 uses[atom] = uses.get(atom, 0) + 1
-        read = lambda atom: self.constant(literal(atom)) if isinstance(atom, jex.Literal) else known[atom]  # noqa: E731
+        read = lambda atom: self.space.constant(literal(atom)) if isinstance(atom, jex.Literal) else known[atom]  # noqa: E731
         for equation in jaxpr.eqns:
             results = self.equation(equation, [read(atom) for atom in equation.invars])
             for variable, value in zip(equation.outvars, results, strict=True):
                 # What is read more than once, and what is a single number, is computed once.
                 again = uses.get(variable, 0) > 1 or not value.shape
                 if again and uses.get(variable, 0) and isinstance(value, Lazy) and value.known:
-                    value = self.stored(value)
+                    value = self.space.stored(value)
                 known[variable] = value
         return [read(atom) for atom in jaxpr.outvars]
 
@@ -84,7 +84,7 @@ class _Emitter(Workspace):
             np.array([graph.value(place) for place in each], type_of(variable.aval)).reshape(variable.aval.shape)
             for each, variable in zip(places, equation.outvars, strict=True)
         ]
-        return [self.constant(array) for array in arrays]
+        return [self.space.constant(array) for array in arrays]
 
     def equation(self, equation: Any, arguments: list[Value]) -> list[Value]:
         name = equation.primitive.name
@@ -138,8 +138,8 @@ class _Emitter(Workspace):
         results = apply_rule(equation, graph, places)
         rooms = []
         for result, variable in zip(results, equation.outvars, strict=True):
-            room = self.room(variable.aval.shape, type_of(variable.aval))
-            values = self._emit(graph, [int(place) for place in result.ravel()])
+            room = self.space.room(variable.aval.shape, type_of(variable.aval))
+            values = self.space.emitted(graph, [int(place) for place in result.ravel()])
             for index, value in zip(np.ndindex(room.shape), values, strict=True):
                 self.code.store(room.dtype, value, room.address(self.code, index))
             rooms.append(room)
@@ -150,12 +150,12 @@ class _Emitter(Workspace):
     def _transpose(self, equation, x):
         order = equation.params["permutation"]
         back = np.argsort(order)
-        return [self.view(x, [x.shape[axis] for axis in order], lambda index: tuple(index[k] for k in back))]
+        return [self.space.view(x, [x.shape[axis] for axis in order], lambda index: tuple(index[k] for k in back))]
 
     def _broadcast_in_dim(self, equation, x, *_):
         shape, where = equation.params["shape"], equation.params["broadcast_dimensions"]
         axes = lambda index: tuple(0 if x.shape[k] == 1 else index[w] for k, w in enumerate(where))  # noqa: E731
-        return [self.view(x, shape, axes)]
+        return [self.space.view(x, shape, axes)]
 
     def _squeeze(self, equation, x):
         gone = set(equation.params["dimensions"])
@@ -167,7 +167,7 @@ class _Emitter(Workspace):
                 full[axis] = i
             return tuple(full)
 
-        return [self.view(x, [x.shape[axis] for axis in kept], axes)]
+        return [self.space.view(x, [x.shape[axis] for axis in kept], axes)]
 
     def _reshape(self, equation, x, *_):
         shape = tuple(equation.outvars[0].aval.shape)
@@ -181,11 +181,11 @@ class _Emitter(Workspace):
                     full[other] = index[axis]
                 return tuple(full)
 
-            return [self.view(x, shape, axes)]
-        memory = self.stored(x)
+            return [self.space.view(x, shape, axes)]
+        memory = self.space.stored(x)
         if memory.strides != row_major(memory.shape):
-            room = self.room(memory.shape, memory.dtype)
-            self.write(memory, room)
+            room = self.space.room(memory.shape, memory.dtype)
+            self.space.write(memory, room)
             memory = room
         return [memory._replace(shape=shape, strides=row_major(shape))]
 
@@ -194,8 +194,8 @@ class _Emitter(Workspace):
     def _slice(self, equation, x):
         starts, steps = equation.params["start_indices"], equation.params["strides"] or (1,) * len(x.shape)
         if any(step != 1 for step in steps) and not isinstance(x, Memory):
-            x = self.stored(x)
-        return [self.window(x, equation.outvars[0].aval.shape, starts, steps)]
+            x = self.space.stored(x)
+        return [self.space.window(x, equation.outvars[0].aval.shape, starts, steps)]
 
     def _split(self, equation, x):
         axis, starts = equation.params["axis"], np.cumsum([0, *equation.params["sizes"]])
@@ -203,16 +203,16 @@ class _Emitter(Workspace):
         for size, start in zip(equation.params["sizes"], starts, strict=False):
             shape, first = list(x.shape), [0] * len(x.shape)
             shape[axis], first[axis] = int(size), int(start)
-            pieces.append(self.window(x, shape, first, [1] * len(shape)))
+            pieces.append(self.space.window(x, shape, first, [1] * len(shape)))
         return pieces
 
     def _concatenate(self, equation, *arrays):
-        room = self.room(equation.outvars[0].aval.shape, arrays[0].dtype)
+        room = self.space.room(equation.outvars[0].aval.shape, arrays[0].dtype)
         start, axis = 0, equation.params["dimension"]
         for array in arrays:
             first = [0] * len(room.shape)
             first[axis] = start
-            self.write(array, self.window(room, array.shape, first, [1] * len(first)))
+            self.space.write(array, self.space.window(room, array.shape, first, [1] * len(first)))
             start += array.shape[axis]
         return [room]
 
@@ -234,7 +234,7 @@ class _Emitter(Workspace):
                 places.append(x.build(graph, tuple(full)))
             return tree(graph, op, places)
 
-        return [self.stored(Lazy(tuple(x.shape[axis] for axis in kept), x.dtype, build))]
+        return [self.space.stored(Lazy(tuple(x.shape[axis] for axis in kept), x.dtype, build))]
 
     def _dot_general(self, equation, x, y):
         (over_x, over_y), (batch_x, batch_y) = equation.params["dimension_numbers"]
@@ -244,9 +244,9 @@ class _Emitter(Workspace):
         floating = dtype.startswith("float") and x.dtype == dtype and y.dtype == dtype
         if not floating or not free_x or not free_y or 0 in (*x.shape, *y.shape):
             return self.written_out(equation, [x, y])
-        x, y = self.stored(x), self.stored(y)
+        x, y = self.space.stored(x), self.space.stored(y)
         batch = [x.shape[axis] for axis in batch_x]
-        room = self.room(equation.outvars[0].aval.shape, dtype)
+        room = self.space.room(equation.outvars[0].aval.shape, dtype)
         depth = list(itertools.product(*(range(x.shape[axis]) for axis in over_x)))
         n_batch, n_left = len(batch), len(free_x)
         heads = [*batch, *(x.shape[a] for a in free_x[:-1]), *(y.shape[a] for a in free_y[:-1])]
@@ -288,7 +288,7 @@ class _Emitter(Workspace):
                 with loop(self.code, rows_at[1], "i") as i, loop(self.code, columns_at[1], "j") as j:
                     where = [self._scaled(k, size, start) for k, size, start in
                              ((i, rows, rows_at[0]), (j, columns, columns_at[0]))]  # fmt: skip
-                    block(*([self.shifted(start, k) for k in range(size)]
+                    block(*([self.space.shifted(start, k) for k in range(size)]
                             for start, size in zip(where, (rows, columns), strict=True)))  # fmt: skip
 
     def _parts(self, size: int, tile: int) -> list[tuple[tuple[int, int], int]]:
@@ -301,21 +301,21 @@ class _Emitter(Workspace):
         k = number(counter)
         if isinstance(k, int):
             return start + k * size
-        return self.shifted(self.code.let(f"mul i64 {k}, {size}"), start)
+        return self.space.shifted(self.code.let(f"mul i64 {k}, {size}"), start)
 
     def _scan(self, equation, *arguments):
         """A loop of known length, written out one iteration after the other."""
         params = equation.params
         n_constants, n_carry = params["num_consts"], params["num_carry"]
         constants, carry = arguments[:n_constants], list(arguments[n_constants : n_constants + n_carry])
-        slices = [self.stored(each) for each in arguments[n_constants + n_carry :]]
-        rooms = [self.room(v.aval.shape, type_of(v.aval)) for v in equation.outvars[n_carry:]]
+        slices = [self.space.stored(each) for each in arguments[n_constants + n_carry :]]
+        rooms = [self.space.room(v.aval.shape, type_of(v.aval)) for v in equation.outvars[n_carry:]]
         for k in range(params["length"])[:: -1 if params["reverse"] else 1]:
             row = lambda memory, k=k: self._row(memory, k)  # noqa: E731
             out = self.evaluate(params["jaxpr"], [*constants, *carry, *map(row, slices)])
-            carry = [value if isinstance(value, Constant) else self.stored(value) for value in out[:n_carry]]
+            carry = [value if isinstance(value, Constant) else self.space.stored(value) for value in out[:n_carry]]
             for value, room in zip(out[n_carry:], rooms, strict=True):
-                self.write(value, row(room))
+                self.space.write(value, row(room))
         return [*carry, *rooms]
 
     def _row(self, memory: Memory, k: int) -> Memory:

@@ -1,7 +1,7 @@
 """The papers' figures and ours, by id."""
 
 from . import equilibria, foundation, matrices, modes, observations
-from .base import Picture, make, make_figure
+from .base import Picture, make
 
 PICTURES: dict[str, Picture] = {
     picture.id: picture
@@ -9,4 +9,4 @@ PICTURES: dict[str, Picture] = {
     for picture in module.PICTURES
 }
 
-__all__ = ["PICTURES", "Picture", "make", "make_figure"]
+__all__ = ["PICTURES", "Picture", "make"]

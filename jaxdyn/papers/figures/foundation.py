@@ -24,7 +24,7 @@ def compute_trajectories(
 ) -> xr.Dataset:  # fmt: skip
     """Paths of the three systems from starts on two circles."""
     return portrait(
-        rho=rho, tau=tau, weight_decay=weight_decay, ema_rate=ema_rate, t1=t1, lr=lr, n_starts=starts, seed=seed
+        rho=rho, tau=tau, weight_decay=weight_decay, ema_rate=ema_rate, t1=t1, lr=lr, starts=starts, seed=seed
     )
 
 

@@ -21,7 +21,7 @@ def portrait(
     ema_rate: float = 0.3,
     t1: float = 100.0,
     lr: float = 0.02,
-    n_starts: int = 16,
+    starts: int = 16,
     seed: int = 0,
 ) -> xr.Dataset:
     """Procedures SG, EMA and objective in short steps from the same starts (n = 2, m = 1).
@@ -34,16 +34,16 @@ def portrait(
         ema_rate: β of the teacher, per unit of time.
         t1: length, in flow units (steps times lr).
         lr: learning rate, short enough for paths to look like the flow's.
-        n_starts, seed: number of starts and the seed of their predictors.
+        starts, seed: number of starts and the seed of their predictors.
     """
     data = ScalarData(rho, tau, weight_decay)
     with jax.enable_x64(True):
         inner, outer = (float(radius) for radius in radii(data))
         moments = Moments.scalar(rho, tau)
-        angles = 2 * np.pi * np.arange(n_starts) / n_starts
-        lengths = np.where(np.arange(n_starts) % 2 == 0, 1.35 * outer, 0.75 * outer)
+        angles = 2 * np.pi * np.arange(starts) / starts
+        lengths = np.where(np.arange(starts) % 2 == 0, 1.35 * outer, 0.75 * outer)
         encoders = (lengths * np.stack([np.cos(angles), np.sin(angles)])).T[:, :, None]
-        predictors = np.eye(2) / 2 + np.random.default_rng(seed).normal(0, 0.5, (n_starts, 2, 2))
+        predictors = np.eye(2) / 2 + np.random.default_rng(seed).normal(0, 0.5, (starts, 2, 2))
         every = 5
         steps = round(t1 / lr / every) * every
         times = lr * np.arange(0, steps + 1, every)
@@ -65,7 +65,7 @@ def portrait(
             ends.append(np.asarray(trajectory.status))
     settings = {
         "rho": rho, "tau": tau, "weight_decay": weight_decay, "ema_rate": ema_rate, "t1": t1, "lr": lr,
-        "n_starts": n_starts, "seed": seed,
+        "starts": starts, "seed": seed,
     }  # fmt: skip
     return xr.Dataset(
         {

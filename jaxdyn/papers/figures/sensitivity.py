@@ -23,19 +23,19 @@ SIZES = (2, 3, 4)
 DECAYS = (0.99, 0.996, 0.9975, 0.999)
 
 
-class Cell(NamedTuple):
+class Variation(NamedTuple):
     """One varied setting: a problem and its starts."""
 
     problem: ScalarLaws
     starts: Starts
 
 
-def cells_of(laws: ScalarLaws, starts: Starts) -> dict[str, list[Cell]]:
+def cells_of(laws: ScalarLaws, starts: Starts) -> dict[str, list[Variation]]:
     """The settings that are varied: all laws × sizes, and for EMA all laws × decays at the given n."""
     n = starts.n or 2
 
-    def by_law(problem: ScalarLaws, size: int) -> list[Cell]:
-        return [Cell(problem, Starts(size, law, law)) for law in LAWS]
+    def by_law(problem: ScalarLaws, size: int) -> list[Variation]:
+        return [Variation(problem, Starts(size, law, law)) for law in LAWS]
 
     sizes = sorted({*SIZES, n})
     sg, ema = (dataclasses.replace(laws, system=name) for name in ("sg", "ema"))

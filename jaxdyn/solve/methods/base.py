@@ -59,7 +59,7 @@ class Carried(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Parts:
+class Skeleton:
     """A system without its numbers, which are each trial's own; equal systems are equal, and share compilations.
 
     `kinds` tells apart what compares equal: 1 and 1.0, 0.0 and −0.0.
@@ -69,7 +69,7 @@ class Parts:
     kinds: str
 
     @classmethod
-    def of(cls, system: Any) -> tuple["Parts", Any]:
+    def of(cls, system: Any) -> tuple["Skeleton", Any]:
         """The parts of a system, and its numbers (arrays and floats)."""
         if not isinstance(system, eqx.Module):
             return cls(system, ""), None
@@ -87,14 +87,14 @@ def itself(t: Any, state: Any, data: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class Program(abc.ABC):
+class Method(abc.ABC):
     """A trial's method with what it integrates.
 
     `rests` ends a trial by `Rest`, `until` by a rule of the user's; `save` says what is recorded; `at_end` whether a
     trial ends at its own t1 (if not, the engine counts the steps).
     """
 
-    parts: Parts
+    parts: Skeleton
     until: Until | None = None
     rests: bool = False
     save: Save = itself
@@ -144,7 +144,7 @@ class Program(abc.ABC):
         return due, self.save(when, self.between(previous, carried, held, x), held.data)
 
 
-class Flow(Program):
+class Flow(Method):
     """Methods that integrate a field."""
 
     def rate(self, t: Any, state: Any, held: Held) -> Any:

@@ -10,7 +10,7 @@ import optax
 
 from ...schedules import at
 from ...systems.base import TrainableSystem, step_of
-from .base import Carried, Held, Program
+from .base import Carried, Held, Method
 from .rest import Rest
 
 Optimizer: TypeAlias = optax.GradientTransformation | Callable[[Any], optax.GradientTransformation]
@@ -61,7 +61,7 @@ def take_step(
 
 
 @dataclass(frozen=True)
-class Procedure(Program):
+class Procedure(Method):
     """Steps of a system's procedure, or of an optimizer on its gradient."""
 
     optimizer: Optimizer | None = None

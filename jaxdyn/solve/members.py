@@ -1,0 +1,105 @@
+"""The trials of an ensemble: what differs from one to the next and what all share, as `in_axes` says it."""
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+
+from ..arrays import traceable
+from ..engines.base import in_jax_dtype
+from ..systems.base import check_with
+from .methods.base import Held, Skeleton
+
+Axes: TypeAlias = Any
+
+
+@dataclass(frozen=True)
+class Members:
+    """Trials with everything that is each one's own: numbers of the system, starts and data, [trials, …]."""
+
+    parts: Skeleton
+    system: Any
+    states: Any
+    data: Any
+    n: int
+    dtype: np.dtype
+
+    @classmethod
+    def of(cls, system: Any, states: Any, data: Any, in_axes: Axes) -> "Members":
+        """The batch that `in_axes` says; ValueError where arrays do not have the axis they are said to have."""
+        if not (isinstance(in_axes, tuple | list) and len(in_axes) == 3):
+            raise ValueError(f"in_axes: expected three entries, of system, state and data, got {in_axes!r}")
+        leaves = [in_jax_dtype(leaf) for leaf in jax.tree.leaves(states)]
+        if not leaves:
+            raise ValueError("states: expected a pytree with at least one array")
+        dtype = np.result_type(*leaves)
+        if not np.issubdtype(dtype, np.floating):
+            raise ValueError(f"states: expected floating arrays, got {dtype}")
+        states = jax.tree.unflatten(jax.tree.structure(states), [leaf.astype(dtype, copy=False) for leaf in leaves])
+        parts, numbers = Skeleton.of(system)
+        trees = {"system": traceable(numbers, dtype), "states": states, "data": traceable(data, dtype)}
+        axes = [_leaf_axes(name, axis, tree) for (name, tree), axis in zip(trees.items(), in_axes, strict=True)]
+        n = _trials(trees, axes)
+        spread = [_spread(tree, axis, n) for tree, axis in zip(trees.values(), axes, strict=True)]
+        one = jax.tree.map(lambda leaf: leaf[0], (spread[1], spread[2]))
+        whole = parts.whole(jax.tree.map(lambda leaf: leaf[0], spread[0]))
+        check_with(whole, *one)
+        return cls(parts, spread[0], spread[1], spread[2], n, dtype)
+
+    def numbers(self, name: str, value: Any, above: float | None = None) -> np.ndarray:
+        """One number, or one a trial, as [trials] in the batch's dtype; ValueError for anything else."""
+        array = np.asarray(value, np.float64)
+        if array.shape not in ((), (self.n,)):
+            raise ValueError(f"{name}: expected one number or one for each of {self.n} trials, got shape {array.shape}")
+        if not np.isfinite(array).all() or (above is not None and (array <= above).any()):
+            raise ValueError(f"{name}: expected finite numbers{'' if above is None else f' above {above:g}'}")
+        return np.broadcast_to(array.astype(self.dtype), (self.n,))
+
+    def held(self, t1: np.ndarray, *, tolerance: float | None = None, **numbers: Any) -> Held:
+        """What every trial keeps."""
+        rest = {} if tolerance is None else {"tolerance": np.full(self.n, tolerance, self.dtype)}
+        return Held(self.system, self.data, t1, **numbers, **rest)
+
+
+def _leaf_axes(name: str, axes: Any, tree: Any) -> Any:
+    """0 or −1 (shared) for every leaf, from a prefix of the tree as `jax.vmap` takes it."""
+    mark = lambda axis: -1 if axis is None else axis  # noqa: E731
+    marked = jax.tree.map(mark, axes, is_leaf=lambda axis: axis is None)
+    if any(axis not in (0, -1) or isinstance(axis, bool) for axis in jax.tree.leaves(marked)):
+        raise ValueError(f"in_axes: expected 0 or None for {name}, got {axes!r}")
+    try:
+        return jax.tree.map(lambda axis, part: jax.tree.map(lambda _: axis, part), marked, tree)
+    except ValueError:
+        raise ValueError(f"in_axes: {axes!r} is not a prefix of {name}") from None
+
+
+def _trials(trees: dict[str, Any], axes: list[Any]) -> int:
+    sizes: dict[int, str] = {}
+    for (name, tree), each in zip(trees.items(), axes, strict=True):
+        for leaf, axis in zip(jax.tree.leaves(tree), jax.tree.leaves(each), strict=True):
+            if axis != 0:
+                continue
+            if np.ndim(leaf) == 0:
+                raise ValueError(f"{name}: in_axes says that it has a leading axis of trials, but a part is one number")
+            sizes.setdefault(np.shape(leaf)[0], name)
+    if not sizes:
+        raise ValueError("in_axes: expected a leading axis of trials on states, system or data")
+    if len(sizes) > 1:
+        told = ", ".join(f"{size} in {name}" for size, name in sizes.items())
+        raise ValueError(
+            f"states, system, data: expected one number of trials on the axes that in_axes names, got {told}"
+        )
+    (n,) = sizes
+    if not n:
+        raise ValueError("states: expected at least one trial")
+    return n
+
+
+def _spread(tree: Any, axes: Any, n: int) -> Any:
+    """Every leaf with a leading axis of trials; shared ones are not copied."""
+
+    def leaf(value, axis):
+        return value if axis == 0 else np.broadcast_to(np.asarray(value), (n, *np.shape(value)))
+
+    return jax.tree.map(leaf, tree, axes)
