@@ -30,6 +30,19 @@ def in_float64(function: Function) -> Function:
     return wrapped  # type: ignore[return-value]
 
 
+def in_float64_unless_traced(function: Function) -> Function:
+    """The same where no argument is traced: numbers given as float64 or Python's keep all their digits."""
+
+    @functools.wraps(function)
+    def wrapped(*arguments, **options):
+        if is_traced(arguments, options):
+            return function(*arguments, **options)
+        with jax.enable_x64(True):
+            return function(*arguments, **options)
+
+    return wrapped  # type: ignore[return-value]
+
+
 def is_traced(*values: Any) -> bool:
     """Whether any value is abstract, so that its numbers cannot be looked at."""
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values))

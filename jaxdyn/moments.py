@@ -8,7 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from .arrays import ArrayLike, ScalarLike, float_dtype, is_traced, matrix, rounding_slack, scalar
+from .arrays import (
+    ArrayLike,
+    ScalarLike,
+    float_dtype,
+    in_float64_unless_traced,
+    is_traced,
+    matrix,
+    rounding_slack,
+    scalar,
+)
 from .checks import whole_number
 
 
@@ -20,6 +29,7 @@ class Moments(eqx.Module):
     Stop gradient and moving average are driven by `xx` and `yx` alone; the plain objective and
     the energies E and F also need `yy`. Any `yx` is accepted, since the dynamics are defined for
     all of them; `is_realisable` says whether a pair of random views with these moments exists.
+    Kept in float64 unless the arrays are float32, whatever JAX's own setting is.
 
     Args:
         xx: shape [m, m], symmetric positive semidefinite, in squared units of the data.
@@ -41,6 +51,7 @@ class Moments(eqx.Module):
     yx: Float[Array, "m m"]
     yy: Float[Array, "m m"] | None
 
+    @in_float64_unless_traced
     def __init__(self, xx: ArrayLike, yx: ArrayLike, yy: ArrayLike | None = None):
         named = {"xx": xx, "yx": yx} | ({} if yy is None else {"yy": yy})
         arrays = {name: matrix(name, value, square=True) for name, value in named.items()}
@@ -61,6 +72,7 @@ class Moments(eqx.Module):
         return self.xx.shape[-1]
 
     @property
+    @in_float64_unless_traced
     def is_realisable(self) -> bool:
         """Whether some pair of views has these moments: the joint moment matrix of (x, y) is PSD."""
         yy = self.required_yy("is_realisable")
@@ -76,7 +88,19 @@ class Moments(eqx.Module):
             )
         return self.yy
 
+    def __repr__(self) -> str:
+        if is_traced(self):
+            return f"Moments(traced, shape {list(jnp.shape(self.xx))})"
+        if jnp.ndim(self.xx) != 2:
+            return f"Moments(of {list(self.xx.shape[:-2])} problems, m = {self.m})"
+        parts = [("xx", self.xx), ("yx", self.yx)] + ([] if self.yy is None else [("yy", self.yy)])
+        shown = [f"{name}={_numbers(np.asarray(part))}" for name, part in parts]
+        if self.m > 4:
+            shown = [f"{name} of norm {np.linalg.norm(np.asarray(part)):.4g}" for name, part in parts]
+        return f"Moments(m = {self.m}, {', '.join(shown)})"
+
     @classmethod
+    @in_float64_unless_traced
     def scalar(cls, rho: ScalarLike, tau: ScalarLike, target: ScalarLike | None = None) -> "Moments":
         """m = 1: E[x²] = `rho`, E[yx] = `tau`, E[y²] = `target` (P §4.3).
 
@@ -94,6 +118,7 @@ class Moments(eqx.Module):
         return cls(*(jnp.reshape(value, (1, 1)) for value in (rho, tau, target)))
 
     @classmethod
+    @in_float64_unless_traced
     def isotropic(cls, m: int, sigma: ScalarLike) -> "Moments":
         """Unit data with isotropic augmentation noise of standard deviation `sigma` (T §3).
 
@@ -105,6 +130,7 @@ class Moments(eqx.Module):
         return cls(total, eye, total)
 
     @classmethod
+    @in_float64_unless_traced
     def additive_scrambling(cls, data: ArrayLike, noise: ArrayLike) -> "Moments":
         """x = u + n, y = u + n′ with independent noises of second moment `noise` (T App. D.2).
 
@@ -117,6 +143,7 @@ class Moments(eqx.Module):
         return cls(total, signal, total)
 
     @classmethod
+    @in_float64_unless_traced
     def multiplicative_scrambling(cls, data: ArrayLike, subspace: ArrayLike) -> "Moments":
         """x = (P + U G Uᵀ)u, y = (P + U G′ Uᵀ)u with standard Gaussian G, G′ (T App. D.2).
 
@@ -142,6 +169,7 @@ class Moments(eqx.Module):
         return cls(_symmetrised(total), _symmetrised(shared), _symmetrised(total))
 
     @classmethod
+    @in_float64_unless_traced
     def random(
         cls, key: PRNGKeyArray, m: int, *, correlation: float = 0.7, symmetric: bool = False, dtype: Any = None
     ) -> "Moments":
@@ -171,6 +199,7 @@ class Moments(eqx.Module):
         return cls(xx, yx, _symmetrised(explained + noise))
 
     @classmethod
+    @in_float64_unless_traced
     def from_views(cls, x: ArrayLike, y: ArrayLike) -> "Moments":
         """Sample second moments of paired views, one pair a row.
 
@@ -217,6 +246,10 @@ def check_views(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
             "row i of both must be two views of the same sample"
         )
     return checked[0], checked[1]
+
+
+def _numbers(array: np.ndarray) -> str:
+    return "[" + ", ".join("[" + ", ".join(f"{value:.4g}" for value in row) + "]" for row in array) + "]"
 
 
 def _second_moment(name: str, value: ArrayLike) -> jax.Array:

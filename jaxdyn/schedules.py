@@ -28,7 +28,7 @@ class Schedule(eqx.Module):
 
     Example:
         >>> falling = Schedule(lambda step, top: top / (1 + step), 0.5)
-        >>> float(at(falling, 4))
+        >>> round(float(at(falling, 4)), 6)
         0.1
     """
 

@@ -18,7 +18,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Complex, Float, Integer
 
-from ..arrays import floating_state, is_traced
+from ..arrays import floating_state, is_traced, traceable
 from ..checks import number
 from ..schedules import is_scheduled
 from ..solve.methods.procedure import Optimizer, check_optimizer, optimizer_memory, take_step
@@ -115,7 +115,7 @@ def linearise(
 
     Args:
         system: a system, or a field (t, state, data), or with `lr` a step (state, data, lr); without schedules.
-        state: the equilibrium, a pytree in float64.
+        state: the equilibrium, a pytree of numbers; float32 ones are taken as they are, and `residual` says how good.
         data: what the field takes, such as Moments.
         lr: learning rate of the procedure; None for the flow.
         optimizer: of the procedure, see `descend`: the map of the state and the optimizer's memory is linearised.
@@ -128,7 +128,7 @@ def linearise(
         no equilibrium, the symmetry's tangents are not null vectors, or a further eigenvalue is zero.
 
     Raises:
-        ValueError: if the state is not in float64 (a verdict needs more digits than float32 has), or does not fit.
+        ValueError: if a traced state is not in float64 (a verdict needs more digits than float32 has), or does not fit.
 
     Example:
         >>> import jax
@@ -138,9 +138,18 @@ def linearise(
 
     Source: the claims it is used on are P Prop 4.10 and 4.11.
     """
+    if not is_traced(system, state, data, lr):
+        with jax.enable_x64(True):
+            state = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), state)
+            system, data = traceable((system, data), jnp.float64)
+            return _linearised(system, state, data, lr, optimizer, directions, zero_tolerance)
     state, dtype = floating_state(state)
     if dtype != jnp.float64:
-        raise ValueError(f"state: a verdict needs float64, got {dtype}; compute under jax.enable_x64(True)")
+        raise ValueError(f"state: a verdict needs float64, got {dtype}; trace under jax.enable_x64(True)")
+    return _linearised(system, state, data, lr, optimizer, directions, zero_tolerance)
+
+
+def _linearised(system, state, data, lr, optimizer, directions, zero_tolerance) -> Linearisation:
     if is_scheduled((system, lr)):
         raise ValueError("system: a schedule has no equilibrium; take its numbers at one step, jd.at(system, step)")
     check_with(system, state, data, lr)

@@ -8,9 +8,9 @@ from typing import Annotated
 import tyro
 
 from ..checks import whole_number
+from ..progress import progress_to
 from ..storage import check_folder, save_dataset, save_figure, save_settings, staged
 from .memory import forget_programs
-from .progress import progress_to
 from .settings import as_toml, read_settings
 
 

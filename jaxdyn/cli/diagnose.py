@@ -1,5 +1,6 @@
 """`jaxdyn diagnose`: will this linear set-up collapse on these views, and why."""
 
+import dataclasses
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,13 +8,15 @@ from typing import Annotated
 
 import tyro
 
+from ..data.augment import Augmentation
+from ..data.views import VIEW
 from ..diagnosis.setup import Setup
 from ..storage import check_folder, save_dataset, save_figure, save_settings, staged
 from .settings import as_toml, read_settings
 
 
 @dataclass(frozen=True)
-class Settings(Setup):
+class Settings(Setup, Augmentation):
     """Predict which modes of real views survive training, then train on minibatches and compare.
 
     Estimates the views' second moments (with bootstrap intervals), predicts each mode's fate, the spectrum of
@@ -22,22 +25,18 @@ class Settings(Setup):
 
     views: Annotated[str, tyro.conf.Positional] = "digits"
     """"digits", "patches", "clips", "cifar10:FOLDER", "stl10:FOLDER", or an .npz file with views x and y, or images."""
-    crop: float = 1.0
-    """Views of images: smallest side of the random crop, as a share of the image's."""
-    shift: int = 1
-    """Views of images: largest shift, in pixels."""
-    flip: bool = False
-    """Views of images: mirror left and right."""
-    contrast: float = 0.0
-    """Views of images: contrast factors from 1 − contrast to 1 + contrast."""
-    noise: float = 0.1
-    """Views of images: standard deviation of pixel noise."""
-    cutout: int = 0
-    """Views of images: side of a square hole, in pixels."""
+    shift: int = VIEW.shift
+    """Views: largest shift each way, in pixels."""
+    noise: float = VIEW.noise
+    """Views: standard deviation of the pixels' noise."""
     out: Path = Path("results/diagnose")
     """Folder for the data, the settings and the figure."""
     config: Path | None = None
     """A TOML file with any of these settings; the command line overrides it."""
+
+    def __post_init__(self):
+        Setup.__post_init__(self)
+        Augmentation.__post_init__(self)
 
 
 def main(arguments: list[str]) -> int:
@@ -49,13 +48,12 @@ def main(arguments: list[str]) -> int:
 
     import jax
 
-    from ..data import Augmentation, load_dataset
+    from ..data import load_dataset
     from ..diagnosis.diagnose import diagnose, report
     from ..plotting.style import figure
     from ..plotting.training import diagnosis_panels
 
-    view = Augmentation(crop=settings.crop, shift=settings.shift, flip=settings.flip, contrast=settings.contrast,
-                        noise=settings.noise, cutout=settings.cutout)  # fmt: skip
+    view = Augmentation(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Augmentation)})
     dataset = load_dataset(settings.views)
     tell = lambda words: print(f"{words} …".ljust(40), end="\r", file=sys.stderr, flush=True)  # noqa: E731
     with jax.enable_x64(True):

@@ -57,9 +57,17 @@ def _parse(
 
 def as_toml(settings: Any) -> dict[str, Any]:
     """The settings as flat plain values; a file of them, given with --config, repeats the run."""
-    values = dataclasses.asdict(settings)
-    values.pop("config", None)
-    return {name: _plain(getattr(settings, name)) for name in values}
+    return {name: _plain(getattr(settings, name)) for name in _names(type(settings))}
+
+
+_HIDDEN = tyro.conf.Suppress[None].__metadata__[0]  # type: ignore[attr-defined]
+
+
+def _names(kind: type) -> list[str]:
+    """The settings that a file may have: all but the file itself, and what a command leaves to its parts."""
+    hints = get_type_hints(kind, include_extras=True)
+    hidden = {name for name, hint in hints.items() if _HIDDEN in getattr(hint, "__metadata__", ())}
+    return [field.name for field in dataclasses.fields(kind) if field.name not in hidden | {"config"}]
 
 
 def _plain(value: Any) -> Any:
@@ -89,7 +97,7 @@ def _words_of(kind: type, location: str) -> list[str]:
         raise ValueError(f"{location}: {error.strerror or error}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{location}: not a TOML file: {error}") from None
-    known = {field.name for field in dataclasses.fields(kind)} - {"config"}
+    known = _names(kind)
     hints = get_type_hints(kind, include_extras=True)
     words, places = [], []
     for key, value in values.items():

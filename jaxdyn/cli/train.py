@@ -1,16 +1,19 @@
 """`jaxdyn train`: train small self-supervised networks on real images, several settings and seeds at once."""
 
+import dataclasses
 import itertools
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import tyro
 
 from ..checks import whole_number
+from ..data.augment import Augmentation
+from ..networks.recipe import VIEW, Knobs, Recipe
+from ..progress import progress_to
 from ..storage import check_folder, save_dataset, save_figure, save_settings, staged
-from .progress import progress_to
 from .settings import as_toml, read_settings
 
 _KNOBS = ("lr", "predictor_lr_ratio", "weight_decay", "predictor_weight_decay", "ema_decay", "objective_share",
@@ -18,7 +21,7 @@ _KNOBS = ("lr", "predictor_lr_ratio", "weight_decay", "predictor_weight_decay", 
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Recipe, Augmentation):
     """Train encoder and predictor on pairs of views, measured along the way.
 
     Options that take several values are combined: each combination is a setting, and all settings and seeds train
@@ -28,48 +31,7 @@ class Settings:
     data: Annotated[str, tyro.conf.Positional] = "digits"
     """"digits", "patches", "clips", "cifar10:FOLDER", "stl10:FOLDER", or an .npz file with images (and labels) or
     views x and y."""
-    encoder: Literal["linear", "mlp", "conv", "vit"] = "conv"
-    """The trunk whose features are probed."""
-    width: int = 16
-    """Hidden units; of conv, channels of the first layer."""
-    depth: int = 2
-    """Layers of the trunk."""
-    heads: int = 4
-    """Attention heads of vit."""
-    patch: int = 4
-    """Side of vit's patches, in pixels."""
-    projector: Literal["none", "linear", "mlp"] = "mlp"
-    """From features to the embedding."""
-    hidden: int = 64
-    """Units inside an mlp projector."""
-    embedding: int = 32
-    """Dimension n of the embedding."""
-    predictor: Literal["none", "linear", "linear_bias", "mlp", "mlp_bias", "vit"] = "linear"
-    """From one view's embedding to the other's."""
-    rule: Literal["gradient", "directpred", "directpred_released", "directcopy", "least_squares"] = "gradient"
-    """How a linear predictor is set."""
-    system: Literal["sg", "ema", "objective", "mixed"] = "ema"
-    """Stop gradient, moving average, plain objective, or a mixture of objective and moving average."""
-    loss: Literal["normalised", "euclidean"] = "normalised"
-    """Half the squared distance of unit vectors, or of the vectors themselves."""
-    both_sides: bool = True
-    """Whether each view predicts the other."""
-    masked: bool = False
-    """Predict hidden patches from visible ones (encoder and predictor vit, projector none)."""
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD with momentum, or AdamW."""
-    momentum: float = 0.9
-    """Of SGD."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """Of the learning rate."""
-    warmup: float = 0.0
-    """Share of the steps in which the learning rate rises from 0."""
-    ema_schedule: Literal["constant", "cosine"] = "constant"
-    """Of the teacher's decay; cosine brings it to 1."""
-    batch: int = 64
-    """Samples of a step."""
-    steps: int = 1000
-    """Training steps."""
+    augmentation: tyro.conf.Suppress[Augmentation] = VIEW
     lr: tuple[float, ...] = (0.3,)
     """Learning rates of the encoder."""
     predictor_lr_ratio: tuple[float, ...] = (1.0,)
@@ -92,19 +54,13 @@ class Settings:
     """ρ, memory of a rule's correlations."""
     every: tuple[int, ...] = (1,)
     """Steps between two settings of the predictor by a rule."""
-    crop: float = 1.0
-    """Views: smallest side of the random crop, as a share of the image's."""
-    shift: int = 1
-    """Views: largest shift, in pixels."""
-    flip: bool = False
-    """Views: mirror left and right."""
-    contrast: float = 0.3
-    """Views: contrast factors from 1 − contrast to 1 + contrast."""
-    brightness: float = 0.0
-    """Views: brightness added, up to this either way."""
-    noise: float = 0.1
-    """Views: standard deviation of pixel noise."""
-    cutout: int = 3
+    shift: int = VIEW.shift
+    """Views: largest shift each way, in pixels."""
+    contrast: float = VIEW.contrast
+    """Views: contrast factors are uniform on [1 − contrast, 1 + contrast]."""
+    noise: float = VIEW.noise
+    """Views: standard deviation of the pixels' noise."""
+    cutout: int = VIEW.cutout
     """Views: side of a square hole, in pixels."""
     seeds: int = 2
     """Random starts of each setting."""
@@ -124,6 +80,8 @@ class Settings:
     """A TOML file with any of these settings; the command line overrides it."""
 
     def __post_init__(self):
+        Recipe.__post_init__(self)
+        Augmentation.__post_init__(self)
         whole_number("seeds", self.seeds)
         whole_number("seed", self.seed, low=0, high=2**31)
         whole_number("measure_every", self.measure_every)
@@ -163,13 +121,8 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _recipe(settings: Settings) -> tuple[Any, list[Any], list[str]]:
+def _recipe(settings: Settings) -> tuple[Recipe, list[Knobs], list[str]]:
     """The recipe, the knobs of every setting, and what tells the settings apart."""
-    import dataclasses
-
-    from ..data import Augmentation
-    from ..networks.recipe import Knobs, Recipe
-
     view = Augmentation(**{field.name: getattr(settings, field.name) for field in dataclasses.fields(Augmentation)})
     named = {field.name for field in dataclasses.fields(Recipe)} - {"augmentation"}
     recipe = Recipe(**{name: getattr(settings, name) for name in named}, augmentation=view)

@@ -11,10 +11,10 @@ import tyro
 
 from ..checks import one_of, whole_number
 from ..names import DTYPES, ENGINES, SYSTEMS
+from ..progress import progress_bar
 from ..storage import check_folder, save_dataset, save_figure, save_settings, staged
 from ..trials.scalar_laws import ScalarLaws
 from ..trials.starts import Starts, Stopping
-from .progress import progress_bar
 from .settings import as_toml, read_settings
 
 Part = TypeVar("Part")

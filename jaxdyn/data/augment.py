@@ -17,15 +17,6 @@ class Augmentation:
     In this order: a crop of random size, resized to the whole; a shift with zeros coming in; a mirror image;
     contrast about the mean and brightness; Gaussian pixel noise; a square hole. Each is left out at its default.
 
-    Args:
-        crop: smallest side of the crop as a share of the image's, in (0, 1]; 1 leaves the image whole.
-        shift: largest shift each way, in pixels.
-        flip: whether to mirror left and right, every other time.
-        contrast: the factor is uniform on [1 − contrast, 1 + contrast].
-        brightness: what is added is uniform on [−brightness, brightness].
-        noise: standard deviation of the pixels' noise.
-        cutout: side of the hole, in pixels.
-
     Example:
         >>> view = Augmentation(shift=1, noise=0.1)(jax.random.key(0), jnp.ones((8, 8, 1)))
         >>> view.shape
@@ -33,12 +24,19 @@ class Augmentation:
     """
 
     crop: float = 1.0
+    """Views: smallest side of the random crop, as a share of the image's, in (0, 1]; 1 leaves the image whole."""
     shift: int = 0
+    """Views: largest shift each way, in pixels."""
     flip: bool = False
+    """Views: whether to mirror left and right, every other time."""
     contrast: float = 0.0
+    """Views: contrast factors are uniform on [1 − contrast, 1 + contrast]."""
     brightness: float = 0.0
+    """Views: what is added is uniform on [−brightness, brightness]."""
     noise: float = 0.0
+    """Views: standard deviation of the pixels' noise."""
     cutout: int = 0
+    """Views: side of a square hole, in pixels."""
 
     def __post_init__(self):
         number("crop", self.crop, above=0, high=1)

@@ -106,7 +106,7 @@ def collapse_threshold(
     Source: m = 1: λ* = τ²/(4ρ) (P Prop 4.11); m > 1 is ours.
     """
     if not isinstance(system, StopGradient | MovingAverage):
-        why = " (it collapses at every weight decay, P Lemma 4.3)" if isinstance(system, Objective) else ""
+        why = "; the objective collapses at every weight decay (P Lemma 4.3)" if isinstance(system, Objective) else ""
         raise ValueError(f"system: expected StopGradient or MovingAverage, got {type(system).__name__}{why}")
     if isinstance(system, MovingAverage) and float(system.ema_rate) == 0:
         raise ValueError("ema_rate: expected a number > 0: with a frozen teacher no verdict is determined")

@@ -21,38 +21,58 @@ LOSSES = ("normalised", "euclidean")
 
 @dataclass(frozen=True)
 class Recipe:
-    """The structure of a training run.
+    """The structure of a training run: what is compiled in. See `build_encoder`, `build_predictor` and T §4.
 
-    encoder, width, depth, heads, patch, projector, hidden, embedding: see `build_encoder`. predictor: see
-    `build_predictor`; rule: how a linear predictor is set, "gradient" or without gradients (T §4). system: "sg",
-    "ema", "objective" (no stop gradient) or "mixed". loss: half the squared distance of unit vectors
-    (1 − cosine) or of the vectors themselves. both_sides: each view predicts the other. masked: views are a
-    sample's visible and hidden patches (needs the ViT). schedule, warmup: of the learning rate over `steps`
-    (warmup a share of them); ema_schedule: "cosine" brings the teacher's decay to 1 (BYOL).
+    Raises:
+        ValueError: naming the setting, what was expected and what came, and for parts that do not go together.
+
+    Source: T §4 and App. A (symmetrised losses, predictors, rules); P §6 (masked prediction).
     """
 
     encoder: Literal["linear", "mlp", "conv", "vit"] = "conv"
+    """The trunk whose features are probed."""
     width: int = 16
+    """Hidden units; of conv, channels of the first layer."""
     depth: int = 2
+    """Layers of the trunk."""
     heads: int = 4
+    """Attention heads of vit."""
     patch: int = 4
+    """Side of vit's patches, in pixels."""
     projector: Literal["none", "linear", "mlp"] = "mlp"
+    """From features to the embedding."""
     hidden: int = 64
+    """Units inside an mlp projector."""
     embedding: int = 32
+    """Dimension n of the embedding."""
     predictor: Literal["none", "linear", "linear_bias", "mlp", "mlp_bias", "vit"] = "linear"
+    """From one view's embedding to the other's."""
     rule: Literal["gradient", "directpred", "directpred_released", "directcopy", "least_squares"] = "gradient"
+    """How a linear predictor is set."""
     system: Literal["sg", "ema", "objective", "mixed"] = "ema"
+    """Stop gradient, moving average, plain objective, or a mixture of objective and moving average."""
     loss: Literal["normalised", "euclidean"] = "normalised"
+    """Half the squared distance of unit vectors, or of the vectors themselves."""
     both_sides: bool = True
+    """Whether each view predicts the other."""
     masked: bool = False
+    """Predict hidden patches from visible ones (encoder and predictor vit, projector none)."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with momentum, or AdamW."""
     momentum: float = 0.9
+    """Of SGD."""
     schedule: Literal["constant", "cosine"] = "constant"
+    """Of the learning rate."""
     warmup: float = 0.0
+    """Share of the steps in which the learning rate rises from 0."""
     ema_schedule: Literal["constant", "cosine"] = "constant"
+    """Of the teacher's decay; cosine brings it to 1."""
     batch: int = 64
+    """Samples of a step."""
     steps: int = 1000
+    """Training steps."""
     augmentation: Augmentation = VIEW
+    """Random views of the samples."""
 
     def __post_init__(self):
         one_of("encoder", self.encoder, ENCODERS)
@@ -95,14 +115,22 @@ class Recipe:
 
 
 class Knobs(NamedTuple):
-    """The numbers of a run.
+    """The numbers of a run, which may differ from run to run in one program.
 
-    lr: learning rate of the encoder, in the optimizer's units. predictor_lr_ratio: α_p. weight_decay,
-    predictor_weight_decay: η_s and η_p, as in P and T a rate per unit of the encoder's learning rate, whatever
-    α_p is; None takes weight_decay. ema_decay: α of the teacher, per step (methods ema and mixed).
-    objective_share: κ of system mixed, which descends (1 − κ)F + κE. symmetrise: 1 if the predictor is made
-    symmetric after each step. epsilon, offset, memory, every: ε, c, ρ of a predictor's rule (T eqs 18-19, Table 7)
-    and the steps from one setting to the next.
+    Args:
+        lr: learning rate of the encoder, in the optimizer's units.
+        predictor_lr_ratio: α_p > 0, the predictor's learning rate over the encoder's.
+        weight_decay, predictor_weight_decay: η_s and η_p >= 0, as in P and T a rate per unit of the encoder's learning
+            rate, whatever α_p is; None takes weight_decay.
+        ema_decay: α of the teacher in [0, 1], per step (systems ema and mixed).
+        objective_share: κ in [0, 1] of system mixed, which descends (1 − κ)F + κE.
+        symmetrise: 1 if the predictor is made symmetric after each step.
+        epsilon, offset, memory, every: ε, c, ρ of a predictor's rule and the steps from one setting to the next.
+
+    Raises:
+        ValueError: from `checked`, for what is out of range or has no part in the recipe.
+
+    Source: T §4, eqs 18-19, Table 7.
     """
 
     lr: Any = 0.3

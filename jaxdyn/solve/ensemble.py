@@ -10,14 +10,15 @@ import numpy as np
 
 from .. import engines
 from ..checks import number, one_of, whole_number
-from ..engines.base import Device, Progress
+from ..engines.base import Device
 from ..engines.blocks import blockwise
 from ..names import ENGINES
+from ..progress import Progress, shown
 from ..schedules import Schedule, as_schedule, check_schedules
 from ..status import Status
 from ..systems.base import ContinuousSystem, DiscreteSystem, Field, Step, check_lr_with, field_of
 from .descent import check_procedure
-from .members import Axes, Members
+from .members import Axes, Members, in_states_precision
 from .methods.base import Carried, Held, Method, Save, itself
 from .methods.procedure import Optimizer, Procedure
 from .methods.rest import Rest, Until
@@ -29,6 +30,7 @@ from .solution import Solution
 SOLVERS: dict[str, type[Method]] = {"tsit5": Tsit5, "rodas5p": Rodas5P, "rk4": RK4}
 
 
+@in_states_precision
 def flow_ensemble(
     system: ContinuousSystem | Field,
     states: Any,
@@ -48,7 +50,7 @@ def flow_ensemble(
     longest_first: Any = None,
     engine: str = "auto",
     devices: Sequence[Device] | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Solution:
     """`flow` for many trials, each of which goes its own pace and stops by itself; arguments are `flow`'s.
 
@@ -69,7 +71,8 @@ def flow_ensemble(
         longest_first: a number for every trial that grows with its expected length; longer ones start first.
         engine: "auto", "fused" or "xla"; see `jaxdyn.engines`.
         devices: where to run; default: the first device of the default backend.
-        progress: called with the number of trials newly finished, from any thread.
+        progress: True for a bar (in terminals and notebooks), or a function that is called with the number of trials
+            newly finished, from any thread.
 
     Returns:
         A `Solution` on the host: what `jax.vmap(flow)` would give, each array with a leading [trials] axis. A trial
@@ -96,7 +99,7 @@ def flow_ensemble(
     t1 = batch.numbers("t1", t1, above=t0)
     check_schedules("system", system, t1)
     times = None if ts is None else _checked_times(ts, t0, t1)
-    tolerance = _rest_tolerance(until)
+    tolerance = _rest_tolerance(until, batch.dtype)
     start = np.full(batch.n, t0, batch.dtype)
     if dt is None:
         if solver == "rk4":
@@ -123,6 +126,7 @@ def flow_ensemble(
     return _run(program, batch, held, times, limit, options)
 
 
+@in_states_precision
 def descend_ensemble(
     system: DiscreteSystem | Step,
     states: Any,
@@ -138,7 +142,7 @@ def descend_ensemble(
     longest_first: Any = None,
     engine: str = "auto",
     devices: Sequence[Device] | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> Solution:
     """`descend` for many trials, each of which goes its own pace and stops by itself; arguments are `descend`'s.
 
@@ -181,7 +185,7 @@ def descend_ensemble(
     if save_every is not None:
         every = whole_number("save_every", save_every)
         times = np.array(sorted({*range(0, steps + 1, every), steps}), np.float64)
-    held = batch.held(np.zeros(batch.n, np.int32), lr=rates, tolerance=_rest_tolerance(until))
+    held = batch.held(np.zeros(batch.n, np.int32), lr=rates, tolerance=_rest_tolerance(until, batch.dtype))
     program = Procedure(batch.parts, _rule(until), isinstance(until, Rest), save or itself, False, optimizer)
     options = _Options(engine, devices, progress, _order(longest_first, batch.n))
     return _run(program, batch, held, times, steps, options)
@@ -194,8 +198,14 @@ class _Options(NamedTuple):
     order: Any
 
 
-def _rest_tolerance(until: Any) -> float | None:
-    return float(until.tolerance) if isinstance(until, Rest) else None
+def _rest_tolerance(until: Any, dtype: Any) -> float | None:
+    if not isinstance(until, Rest):
+        return None
+    if float(until.tolerance) < 4 * jnp.finfo(dtype).eps:
+        raise ValueError(
+            f"until: {dtype} cannot resolve rest to {float(until.tolerance):g}; use float64 or a larger one"
+        )
+    return float(until.tolerance)
 
 
 def _rule(until: Any) -> Until | None:
@@ -262,8 +272,9 @@ def _run(program: Method, batch: Members, held: Held, times: Any, limit: int, op
     carried = _started(program, batch, held, options.engine, on)
     recording = {} if times is None else {"record": _Part(program, "record"), "times": times}
     done = _Part(program, "terminate") if program.judged else None
-    finished = engines.run(options.engine, _Part(program, "step"), done, carried, held, limit, **on,
-                           progress=options.progress, **recording)  # fmt: skip
+    with shown(options.progress, batch.n) as report:
+        step = _Part(program, "step")
+        finished = engines.run(options.engine, step, done, carried, held, limit, **on, progress=report, **recording)
     end = finished.states
     reached = np.asarray(end.t)
     status = np.where(_completed(program, finished, held, limit), Status.COMPLETED, finished.status).astype(np.int8)

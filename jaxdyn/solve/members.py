@@ -1,7 +1,9 @@
 """The trials of an ensemble: what differs from one to the next and what all share, as `in_axes` says it."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import numpy as np
@@ -12,6 +14,21 @@ from ..systems.base import check_with
 from .methods.base import Held, Skeleton
 
 Axes: TypeAlias = Any
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def in_states_precision(function: Function) -> Function:
+    """The function, run in float64 where the states (its second argument) are, whatever JAX's own setting is."""
+
+    @functools.wraps(function)
+    def wrapped(system: Any, states: Any, *arguments: Any, **options: Any) -> Any:
+        double = any(getattr(leaf, "dtype", None) in (None, np.float64) for leaf in jax.tree.leaves(states))
+        with jax.enable_x64(double or bool(jax.config.read("jax_enable_x64"))):
+            return function(system, states, *arguments, **options)
+
+    return wrapped  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)

@@ -88,6 +88,17 @@ class Siamese(eqx.Module):
     weight_decay: WeightDecay = eqx.field(converter=convert_weight_decay)
     predictor_lr_ratio: Scalar = eqx.field(converter=convert_rate("predictor_lr_ratio"), default=1.0)
 
+    def __repr__(self) -> str:
+        decay = self.weight_decay
+        same = decay.encoder is decay.predictor or _told(decay.encoder) == _told(decay.predictor)
+        parts = [_told(decay.encoder) if same else f"({_told(decay.encoder)}, {_told(decay.predictor)})"]
+        others = {"predictor_lr_ratio": self.predictor_lr_ratio, "ema_rate": getattr(self, "ema_rate", None)}
+        shown = {name: _told(value) for name, value in others.items() if value is not None}
+        if shown["predictor_lr_ratio"] == "1":
+            del shown["predictor_lr_ratio"]
+        parts += [f"{name}={text}" for name, text in shown.items()]
+        return f"{type(self).__name__}({', '.join(parts)})"
+
     @abc.abstractmethod
     def gradient(self, state: Any, moments: Moments) -> StudentState:
         """The direction that encoder and predictor descend (not a gradient of anything in general)."""
@@ -304,6 +315,15 @@ class MovingAverage(Siamese):
         encoder = state.encoder + update.encoder
         teacher = state.teacher + self.ema_rate * lr * (encoder - state.teacher)
         return TeacherState(encoder, state.predictor + update.predictor, teacher)
+
+
+def _told(value: Any) -> str:
+    """A hyperparameter in few words."""
+    if isinstance(value, Schedule):
+        return "schedule"
+    if is_traced(value):
+        return "traced"
+    return f"{float(value):.6g}" if np.ndim(value) == 0 else f"[{', '.join(map(str, np.shape(value)))}]"
 
 
 def _rate_of_decay(step: Any, ema_decay: Any, lr: Any) -> Any:

@@ -11,9 +11,10 @@ import xarray as xr
 
 from .. import engines
 from ..checks import one_of, whole_number
-from ..engines.base import Device, Progress
+from ..engines.base import Device
 from ..engines.blocks import blockwise
 from ..names import DTYPES, ENGINES
+from ..progress import Progress, shown
 from ..provenance import provenance
 from ..solve.methods.base import Carried, Held, Skeleton
 from ..solve.methods.procedure import Procedure
@@ -44,7 +45,7 @@ def run_trials(
     dtype: str = "float64",
     batch_size: int | None = None,
     devices: Sequence[Device] | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> xr.Dataset:
     """Run random trials of a discrete procedure and classify where each one ends.
 
@@ -63,7 +64,8 @@ def run_trials(
         dtype: "float64" or "float32", of the run; draws are made in float64 and cast.
         batch_size: trials drawn and held at once; bounds memory. Default: about a million.
         devices: where to run; default: the first device of the default backend.
-        progress: called with the number of trials newly finished, from any thread.
+        progress: True for a bar (in terminals and notebooks), or a function that is called with the number of trials
+            newly finished, from any thread.
 
     Returns:
         A dataset along `trial`: `outcome`, whose attribute `flag_meanings` names the classes (the equilibria, then
@@ -102,7 +104,7 @@ def run_problems(
     dtype: str = "float64",
     batch_size: int | None = None,
     devices: Sequence[Device] | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool | None = None,
 ) -> list[xr.Dataset]:
     """`run_trials` for several problems of one kind in one batch, so that they share compilations and stragglers.
 
@@ -119,9 +121,10 @@ def run_problems(
         raise ValueError("starts: expected one for each problem, all with the same n")
     with jax.enable_x64(dtype == "float64"):
         devices = jax.local_devices()[:1] if devices is None else list(devices)
-        run = _Run(list(several), begins, stopping, seed, np.dtype(dtype), engine, devices, progress)
         held = max(1, batch_size // len(several))
-        segments = [run.segment(np.arange(at, min(at + held, n_trials))) for at in range(0, n_trials, held)]
+        with shown(progress, n_trials * len(several)) as report:
+            run = _Run(list(several), begins, stopping, seed, np.dtype(dtype), engine, devices, report)
+            segments = [run.segment(np.arange(at, min(at + held, n_trials))) for at in range(0, n_trials, held)]
     return [run.dataset([segment[k] for segment in segments], k, n_trials) for k in range(len(several))]
 
 

@@ -107,7 +107,7 @@ def test_unreadable_view_files_get_one_line(tmp_path, arrays):
         (at("three.npz"), "expected arrays named x and y"),
         (f"{at('x.npy')},{at('short.npy')}", "y: expected as many samples"),
         (f"{at('x.npy')},{at('narrow.npy')}", "same size"),
-        (str(tmp_path), "not a readable"),
+        (str(tmp_path), "unknown data set"),
     ]:
         with pytest.raises(ValueError, match=message):
             load_views(location)

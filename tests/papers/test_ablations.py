@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 from jaxdyn.cli import main
+from jaxdyn.cli.memory import forget_programs
 from jaxdyn.papers.claims import CLAIMS, Judgement, trained
 from jaxdyn.papers.tables import ablations
 from jaxdyn.papers.tables.ablations import TABLES, at_cells, run_tables, table_text
@@ -16,7 +17,8 @@ from jaxdyn.papers.tables.ablations import TABLES, at_cells, run_tables, table_t
 def fast():
     """Every cell of all tables, 40 steps and two seeds, with networks that compile sooner than the tables' own."""
     small = lambda base: base.with_(encoder="mlp", width=16, depth=1) if base.encoder == "conv" else base  # noqa: E731
-    return run_tables([replace(table, base=small(table.base)) for table in TABLES.values()], fast=True)
+    tables = [replace(table, base=small(table.base)) for table in TABLES.values()]
+    return run_tables(tables, fast=True, between=forget_programs)
 
 
 @pytest.mark.slow  # compiles a dozen training programs

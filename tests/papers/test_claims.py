@@ -11,7 +11,8 @@ import pytest
 from jaxdyn.analysis import invariants
 from jaxdyn.engines import xla
 from jaxdyn.engines.fused import engine as fused
-from jaxdyn.papers.claims import CLAIMS, Judgement, random_trials
+from jaxdyn.papers.claims import CLAIMS, Judgement, linear, random_trials
+from jaxdyn.papers.claims import equilibria as census_claims
 from jaxdyn.papers.claims.base import Claim, claim
 from jaxdyn.systems import eigenspace, modes, siamese
 from jaxdyn.systems.predictor_free import growth_operator
@@ -69,9 +70,16 @@ def fresh_compilations():
     forget()
 
 
-@pytest.mark.slow  # everything is compiled anew for each broken formula, about 20 s each
+@pytest.fixture
+def few_draws(monkeypatch):
+    """A broken formula shows at one shape and in a handful of problems; what holds is judged on all of them."""
+    monkeypatch.setattr(linear, "SHAPES", ((2, 3),))
+    monkeypatch.setattr(census_claims, "_sizes", lambda fast: {2: 12})
+
+
+@pytest.mark.slow  # everything is compiled anew for each broken formula, about 10 s each
 @pytest.mark.parametrize("id", ["P-balance", "P-4.11", "P-trials"])
-def test_a_flipped_sign_in_the_field_turns_the_claim(id, monkeypatch, fresh_compilations):
+def test_a_flipped_sign_in_the_field_turns_the_claim(id, monkeypatch, fresh_compilations, few_draws):
     def broken(self, state, teacher, moments):
         a, b = state.encoder, state.predictor
         r = siamese.residual(a, b, teacher, moments)
@@ -86,7 +94,7 @@ def test_a_flipped_sign_in_the_field_turns_the_claim(id, monkeypatch, fresh_comp
 
 @pytest.mark.slow  # as above
 @pytest.mark.parametrize("id", ["P-4.5", "P-4.6"])
-def test_a_wrong_field_has_other_equilibria(id, monkeypatch, fresh_compilations):
+def test_a_wrong_field_has_other_equilibria(id, monkeypatch, fresh_compilations, few_draws):
     from jaxdyn.equilibria import strata as solve
 
     def broken(self, state, teacher, moments):
@@ -101,11 +109,10 @@ def test_a_wrong_field_has_other_equilibria(id, monkeypatch, fresh_compilations)
 
 
 @pytest.mark.slow  # as above
-def test_the_census_claims_can_turn(monkeypatch, fresh_compilations):
+def test_the_census_claims_can_turn(monkeypatch, fresh_compilations, few_draws):
     from jaxdyn.analysis.linearise import Verdict
     from jaxdyn.equilibria import census as listing
     from jaxdyn.equilibria.result import Equilibria
-    from jaxdyn.papers.claims import equilibria
 
     one = listing._one
     blind = lambda *a: one(*a)._replace(n_unstable=0, verdict=Verdict.STABLE)  # noqa: E731
@@ -116,26 +123,24 @@ def test_the_census_claims_can_turn(monkeypatch, fresh_compilations):
         patch.setattr(Equilibria, "stable", property(lambda self: ()))
         assert CLAIMS["P-partial"].compute(True).verdict == Judgement.CONTRADICTED
     with monkeypatch.context() as patch:
-        patch.setattr(equilibria, "_decays", lambda moments, share=1.0: [1e4 for _ in moments])
+        patch.setattr(census_claims, "_decays", lambda moments, share=1.0: [1e4 for _ in moments])
         assert CLAIMS["P-4.7"].compute(True).verdict == Judgement.CONTRADICTED
     with monkeypatch.context() as patch:
-        symmetric = lambda count: equilibria._draws(2, 2 * count)[1::2]  # noqa: E731
-        patch.setattr(equilibria, "_turning_draws", symmetric)
+        symmetric = lambda count: census_claims._draws(2, 2 * count)[1::2]  # noqa: E731
+        patch.setattr(census_claims, "_turning_draws", symmetric)
         assert CLAIMS["P-oscillation"].compute(True).verdict == Judgement.CONTRADICTED
     monkeypatch.setattr(siamese.StopGradient, "gradient", siamese.Objective.gradient)
     assert CLAIMS["P-3.2"].compute(True).verdict == Judgement.CONTRADICTED
 
 
 @pytest.mark.slow  # as above
-def test_a_wrong_objective_turns_its_claims(monkeypatch, fresh_compilations):
+def test_a_wrong_objective_turns_its_claims(monkeypatch, fresh_compilations, few_draws):
     monkeypatch.setattr(siamese.Objective, "gradient", siamese.StopGradient.gradient)
     assert CLAIMS["P-4.3"].compute(True).verdict == Judgement.CONTRADICTED
     assert random_trials._objective_flow_rise(8) > 1e-7
 
 
-def test_a_wrong_decay_rate_is_seen(monkeypatch, fresh_compilations):
-    from jaxdyn.papers.claims import linear
-
+def test_a_wrong_decay_rate_is_seen(monkeypatch, fresh_compilations, few_draws):
     monkeypatch.setattr(linear, "encoder_decay_rate", lambda *a: 1.01 * invariants.encoder_decay_rate(*a))
     assert CLAIMS["P-4.3"].compute(True).verdict == Judgement.CONTRADICTED
 
@@ -193,8 +198,7 @@ def test_other_broken_formulas_turn_tians_claims(monkeypatch, fresh_compilations
 
 
 def test_failed_flows_do_not_pass(monkeypatch, fresh_compilations):
-    from jaxdyn.papers.claims import linear
-
+    monkeypatch.setattr(linear, "SHAPES", ((2, 1), (2, 3)))
     real = linear.flow
 
     def failing(system, state, *arguments, **options):
