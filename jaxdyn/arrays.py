@@ -23,7 +23,7 @@ def in_float64(function: Function) -> Function:
     """The function, run under `jax.enable_x64`: its results are in float64 whatever the caller's setting."""
 
     @functools.wraps(function)
-    def wrapped(*arguments, **options):
+    def wrapped(*arguments: Any, **options: Any):
         with jax.enable_x64(True):
             return function(*arguments, **options)
 
@@ -34,7 +34,7 @@ def in_float64_unless_traced(function: Function) -> Function:
     """The same where no argument is traced: numbers given as float64 or Python's keep all their digits."""
 
     @functools.wraps(function)
-    def wrapped(*arguments, **options):
+    def wrapped(*arguments: Any, **options: Any):
         if is_traced(arguments, options):
             return function(*arguments, **options)
         with jax.enable_x64(True):
@@ -113,7 +113,7 @@ def floating_state(state: Any) -> tuple[Any, np.dtype]:
 def traceable(tree: Any, dtype: Any) -> Any:
     """The tree with its Python and array floats in the given dtype, so that no number is compiled in."""
 
-    def convert(leaf):
+    def convert(leaf: Any):
         floating = isinstance(leaf, float) or (hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating))
         return jnp.asarray(leaf, dtype) if floating else leaf
 

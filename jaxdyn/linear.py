@@ -4,6 +4,8 @@ No library call is in them: on CPUs those take one lane at a time, and can deadl
 their thread pool at once.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -15,7 +17,7 @@ def solve_linear(matrix: Array, right: Array) -> Array:
     table = jnp.concatenate([matrix, right.reshape(size, -1)], 1)
     rows, columns = jnp.arange(size), jnp.arange(table.shape[1])
 
-    def eliminate(k, carry):
+    def eliminate(k: Any, carry: Any):
         table, free, pivots = carry
         column = jnp.sum(jnp.where(columns == k, table, 0), 1)
         magnitude = jnp.where(free, jnp.abs(column.real) + jnp.abs(column.imag), -1.0)

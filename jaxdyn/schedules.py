@@ -61,7 +61,7 @@ def is_scheduled(tree: Any) -> bool:
 def at(tree: Tree, when: Any, dtype: Any = None) -> Tree:
     """The tree with every schedule replaced by its number at a step or time, in the given dtype."""
 
-    def number(leaf):
+    def number(leaf: Any):
         if not _is_schedule(leaf):
             return leaf
         value = leaf(when)

@@ -58,7 +58,7 @@ def gradient_defect(
     if key is None:
         raise ValueError("key: random probes need a key")
 
-    def pair(k):
+    def pair(k: Any):
         u, w = jax.random.normal(k, (2, flat.size), flat.dtype)
         forward = jnp.vdot(u, jax.jvp(rate, (flat,), (w,))[1])
         return forward, jnp.vdot(w, jax.jvp(rate, (flat,), (u,))[1])

@@ -149,7 +149,9 @@ def linearise(
     return _linearised(system, state, data, lr, optimizer, directions, zero_tolerance)
 
 
-def _linearised(system, state, data, lr, optimizer, directions, zero_tolerance) -> Linearisation:
+def _linearised(
+    system: Any, state: Any, data: Any, lr: Any, optimizer: Any, directions: Any, zero_tolerance: Any
+) -> Linearisation:
     if is_scheduled((system, lr)):
         raise ValueError("system: a schedule has no equilibrium; take its numbers at one step, jd.at(system, step)")
     check_with(system, state, data, lr)
@@ -180,7 +182,7 @@ def _map(system: Any, state: Any, data: Any, lr: Any, optimizer: Any) -> tuple[A
     numbers = [jnp.asarray(leaf, jnp.float64) for leaf, kind in zip(leaves, inexact, strict=True) if kind]
     flat, unravel = ravel_pytree((state, numbers))
 
-    def move(y):
+    def move(y: Any):
         state, numbers = unravel(y)
         remaining = iter(numbers)
         memory = jax.tree.unflatten(structure, [next(remaining) if kind else leaf for leaf, kind in
@@ -192,7 +194,9 @@ def _map(system: Any, state: Any, data: Any, lr: Any, optimizer: Any) -> tuple[A
     return move, flat, flat.size - ravel_pytree(state)[0].size
 
 
-def _judged(growth, moved, state, flat, memory: int, directions, lr, zero_tolerance) -> Linearisation:
+def _judged(
+    growth: Any, moved: Any, state: Any, flat: Any, memory: int, directions: Any, lr: Any, zero_tolerance: Any
+) -> Linearisation:
     size = flat.size
     residual = jnp.max(jnp.abs(moved))
     finite = jnp.isfinite(growth).all() & jnp.isfinite(residual)

@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _draw(folder: Path, name: str, dataset) -> None:
+def _draw(folder: Path, name: str, dataset: Any) -> None:
     from ..papers.tables.ablations import at_cells
     from ..plotting.style import figure
     from ..plotting.training import ablation_points, spectra_over_training, video_panels

@@ -6,6 +6,7 @@ import sys
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .memory import forget_programs
 from .settings import read_settings
@@ -57,7 +58,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _table(verdicts) -> str:
+def _table(verdicts: Any) -> str:
     """One line a claim: id, verdict, statement cut to the terminal's width."""
     width = max(60, min(160, shutil.get_terminal_size((120, 24)).columns))
     rows = [f"{claim.id:14} {verdict!s:34} {' '.join(claim.statement.split())}" for claim, verdict in verdicts]
@@ -65,7 +66,7 @@ def _table(verdicts) -> str:
     return "\n".join([f"{'claim':14} {'verdict':34} statement", "-" * width, *rows])
 
 
-def _paragraph(claim, evidence) -> str:
+def _paragraph(claim: Any, evidence: Any) -> str:
     width = max(40, min(100, shutil.get_terminal_size((100, 24)).columns))
     wrap = lambda text, indent: textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent)  # noqa: E731
     lines = [f"{claim.id}  {str(evidence.verdict).upper()}", wrap(f"{claim.statement} [{claim.source}]", "  ")]

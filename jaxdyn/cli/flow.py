@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..checks import number, one_of, whole_number
 from ..names import SOLVERS, SYSTEMS
@@ -102,7 +102,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _summary(settings: Settings, dataset) -> str:
+def _summary(settings: Settings, dataset: Any) -> str:
     first, last = dataset.isel(time=0), dataset.isel(time=-1)
     values = lambda at: "  ".join(f"{value:8.2e}" for value in at["eigenvalue"].values)  # noqa: E731
     alive = int((last["eigenvalue"] > 1e-3 * dataset["eigenvalue"].max()).sum())
@@ -123,5 +123,5 @@ def _summary(settings: Settings, dataset) -> str:
     return "\n".join(lines)
 
 
-def _gone(dataset) -> bool:
+def _gone(dataset: Any) -> bool:
     return bool(dataset["eigenvalue"].isel(time=-1).max() < 1e-3 * dataset["eigenvalue"].isel(time=0).max())

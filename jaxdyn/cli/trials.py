@@ -123,7 +123,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _together(results):
+def _together(results: Any):
     """One dataset of all systems, the draws they share without the system axis."""
     import xarray as xr
 
@@ -151,7 +151,7 @@ def _sensitivity(settings: Settings):
         )  # fmt: skip
 
 
-def _draw(folder: Path, files, results) -> list[Path]:
+def _draw(folder: Path, files: Any, results: Any) -> list[Path]:
     from ..papers.published import PUBLISHED
     from ..plotting.style import figure
     from ..plotting.trials import outcome_map, sensitivity_panels, trajectory_panels

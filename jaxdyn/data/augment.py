@@ -86,7 +86,7 @@ class Augmentation:
         share, top, left = jax.random.uniform(key, (3,), image.dtype)
         share = self.crop + (1 - self.crop) * share
 
-        def resample(length, place):
+        def resample(length: Any, place: Any):
             at = (jnp.arange(length) + 0.5) * share + place * (1 - share) * length - 0.5
             return jnp.maximum(0, 1 - jnp.abs(jnp.clip(at, 0, length - 1)[:, None] - jnp.arange(length)))
 

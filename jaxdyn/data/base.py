@@ -210,7 +210,7 @@ def _classes(labels: Any, count: int) -> tuple[np.ndarray | None, int]:
     return classes.astype(np.int32), len(kinds)
 
 
-def _split(name, x, y, classes, n_classes, share, seed) -> Dataset:
+def _split(name: Any, x: Any, y: Any, classes: Any, n_classes: Any, share: Any, seed: Any) -> Dataset:
     share = number("held_out", share, above=0, high=0.9)
     order = np.arange(len(x)) if seed is None else np.random.default_rng(seed).permutation(len(x))
     cut = len(x) - max(2, round(share * len(x)))

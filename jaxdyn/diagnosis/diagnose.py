@@ -152,15 +152,15 @@ def _trained(setup: Setup, pairs: Views, moments: Moments) -> tuple[np.ndarray, 
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(setup.seed + 1), i))(jnp.arange(setup.seeds))
     pool = [jnp.asarray(side.reshape(-1, setup.m)) for side in pairs]
 
-    def one(state, key, step):
+    def one(state: Any, key: Any, step: Any):
         rows = jax.random.randint(jax.random.fold_in(key, step), (setup.batch,), 0, pool[0].shape[0])
         x, y = pool[0][rows], pool[1][rows]
         batch = Moments(*(part / setup.batch for part in (x.T @ x, y.T @ x, y.T @ y)))
         return system.step(state, batch, lr)
 
     @jax.jit
-    def advance(states, exact, start):
-        def body(i, pair):
+    def advance(states: Any, exact: Any, start: Any):
+        def body(i: Any, pair: Any):
             states, exact = pair
             return (jax.vmap(lambda s, k: one(s, k, start + i))(states, keys),
                     jax.vmap(lambda s: system.step(s, moments, lr))(exact))  # fmt: skip

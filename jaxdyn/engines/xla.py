@@ -214,7 +214,7 @@ def _advance_lanes(
 def _compiled_chunk(step: StepFunction, done: DoneFunction | None, record: RecordFunction | None) -> Any:
     """Up to `chunk` steps of every running lane, compiled; made once for the functions."""
 
-    def one(state, params, steps, status, recorded, max_steps, times):
+    def one(state: Any, params: Any, steps: Any, status: Any, recorded: Any, max_steps: Any, times: Any):
         new = step(state, params)
         finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(new)]).all()
         running = status == _RUNNING
@@ -233,20 +233,31 @@ def _compiled_chunk(step: StepFunction, done: DoneFunction | None, record: Recor
 
     several_lanes = jax.vmap(one, in_axes=(0, 0, 0, 0, 0, None, None))
 
-    def one_lane(state, params, steps, status, recorded, max_steps, times):
+    def one_lane(state: Any, params: Any, steps: Any, status: Any, recorded: Any, max_steps: Any, times: Any):
         """Without `vmap`, which costs a large trial's matrix products a fifth of their speed."""
         first = jax.tree.map(lambda leaf: leaf[0], (state, params, steps, status, recorded))
         out = one(first[0], first[1], first[2], first[3], first[4], max_steps, times)
         return jax.tree.map(lambda leaf: leaf[None], out)
 
-    def advance(states, params, steps, status, recorded, max_steps, times, *, chunk, unchecked):
+    def advance(
+        states: Any,
+        params: Any,
+        steps: Any,
+        status: Any,
+        recorded: Any,
+        max_steps: Any,
+        times: Any,
+        *,
+        chunk: Any,
+        unchecked: Any,
+    ):
         lanes = one_lane if status.shape[0] == 1 else several_lanes
 
-        def alive(carry):
+        def alive(carry: Any):
             count, (_, _, status, _) = carry
             return (count < chunk // unchecked) & jnp.any(status == _RUNNING)
 
-        def several(carry):
+        def several(carry: Any):
             count, lanes_now = carry
             lanes_now = jax.lax.fori_loop(
                 0,
@@ -264,11 +275,11 @@ def _compiled_chunk(step: StepFunction, done: DoneFunction | None, record: Recor
 def _recorded(record: RecordFunction, state: Any, new: Any, params: Any, moved: Any, recorded: Any, times: Any) -> Any:
     """The trial's values, with those that are due after this step."""
 
-    def look(slot):
+    def look(slot: Any):
         due, value = record(state, new, params, times[slot])
         return due & moved & (slot < times.size - 1), value
 
-    def keep(carry):
+    def keep(carry: Any):
         slot, saved = carry
         _, value = look(slot)
         return slot + 1, jax.tree.map(lambda whole, part: whole.at[slot].set(part), saved, value)

@@ -80,10 +80,10 @@ class _Branch:
         ahead = self._matrix_step(tangent, chart, u, scale, point.gram)
         base = jnp.append(u / scale, point.p)
 
-        def residual(y):
+        def residual(y: Any):
             return jnp.append(self.equations(y, chart, scale), jnp.vdot(tangent, y - base) - point.length)
 
-        def newton(_, carry):
+        def newton(_, carry: Any):
             y, _ = carry
             change = jnp.linalg.solve(jax.jacfwd(residual)(y), -residual(y))
             return y + change, jnp.linalg.norm(change)
@@ -105,7 +105,7 @@ class _Branch:
 
 @functools.lru_cache(maxsize=16)
 def _tracer(branch: _Branch, steps: int) -> Any:
-    def one(gram, p, sign):
+    def one(gram: Any, p: Any, sign: Any):
         direction = jnp.append(jnp.zeros(gram.size), sign)
         start = _Point(gram, p, direction, jnp.asarray(1e-3), jnp.asarray(True))
         return jax.lax.scan(lambda point, _: branch.step(point), start, None, length=steps)[1]
@@ -214,7 +214,7 @@ def _stabilities(settings: Settings, path: dict[str, np.ndarray], n: int) -> dic
 
 @functools.lru_cache(maxsize=16)
 def _stability_along(settings: Settings, rank: int, n: int) -> Any:
-    def one(gram, parameter):
+    def one(gram: Any, parameter: Any):
         system, moments = settings(parameter)
         gram = gram * reduce(system, moments).unit
         return linearise(system, lift(gram, rank, n, system, moments), moments), gram

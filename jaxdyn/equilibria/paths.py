@@ -145,8 +145,8 @@ def _finish(homotopy: Homotopy, end: _Path, params: Any, index: np.ndarray) -> t
 
 @functools.lru_cache(maxsize=64)
 def _finisher(homotopy: Homotopy) -> Any:
-    def one(z, t, params, frame):
-        def newton(w, _):
+    def one(z: Any, t: Any, params: Any, frame: Any):
+        def newton(w: Any, _):
             right = jnp.append(-homotopy(w, t, params, frame), 0)
             change = solve_linear(_bordered_jacobian(homotopy, w, t, params, frame), right)
             return w + change, jnp.linalg.norm(change)
@@ -190,10 +190,10 @@ class _Step:
     def __call__(self, path: _Path, lane: _Lane) -> _Path:
         equations = lambda z, t: self.homotopy(z, t, lane.params, path.frame)  # noqa: E731
 
-        def solve(z, t, right):
+        def solve(z: Any, t: Any, right: Any):
             return solve_linear(_bordered_jacobian(self.homotopy, z, t, lane.params, path.frame), jnp.append(right, 0))
 
-        def backward(z, t):
+        def backward(z: Any, t: Any):
             """−dz/dt along the path."""
             rate = jax.jvp(lambda s: equations(z, s), (t,), (jnp.ones_like(t),))[1]
             return solve(z, t, rate)

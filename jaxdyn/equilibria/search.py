@@ -49,17 +49,17 @@ def _newton(m: int, rank: int) -> Any:
     """Compiled: Levenberg-Marquardt on the field of the reduced problem, batched over starts."""
     system = StopGradient(1.0)
 
-    def one(start, xx, yx):
+    def one(start: Any, xx: Any, yx: Any):
         moments = Moments(xx, yx)
 
-        def state_of(y):
+        def state_of(y: Any):
             return StudentState(y[: rank * m].reshape(rank, m), y[rank * m :].reshape(rank, rank))
 
-        def field(y):
+        def field(y: Any):
             rates = system.field(0.0, state_of(y), moments)
             return jnp.concatenate([rates.encoder.ravel(), rates.predictor.ravel()])
 
-        def step(carry, _):
+        def step(carry: Any, _):
             y, damping = carry
             r, j = field(y), jacobian(system, state_of(y), moments)
             normal = j.T @ j

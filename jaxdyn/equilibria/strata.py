@@ -186,10 +186,10 @@ def refine_one(s: Array, xx: Array, yx: Array, rank: int, steps: int = 4) -> tup
     start = thin_student(s, rank, xx, yx)
     y = jnp.concatenate([start.encoder.ravel(), start.predictor.ravel()])
 
-    def state_of(y):
+    def state_of(y: Any):
         return StudentState(y[: rank * m].reshape(rank, m), y[rank * m :].reshape(rank, rank))
 
-    def newton(_, y):
+    def newton(_, y: Any):
         field = system.field(0.0, state_of(y), moments)
         right = jnp.concatenate([field.encoder.ravel(), field.predictor.ravel()])
         step = jnp.linalg.lstsq(jacobian(system, state_of(y), moments), -right, rcond=1e-13)[0]

@@ -188,7 +188,7 @@ def _refine(system: Any, data: list[Moments], brackets: list[_Bracket], rank: in
 def _trial(system: Any, rank: int, n: int) -> Any:
     """Compiled: is there a stable equilibrium at this decay, near the given S (which scales like the reduced one)?"""
 
-    def one(gram, decay, xx, yx):
+    def one(gram: Any, decay: Any, xx: Any, yx: Any):
         moments = Moments(xx, yx)
         here = with_decay(system, decay)
         reduced = reduce(here, moments)

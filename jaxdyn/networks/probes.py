@@ -1,6 +1,6 @@
 """What frozen features are worth: logistic regression, nearest neighbours, and an attentive probe for tokens."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ def logistic(
     momentum = (1 - jnp.sqrt(penalty / curvature)) / (1 + jnp.sqrt(penalty / curvature))
     shrink = jnp.ones((extended.shape[1], 1), features.dtype).at[-1].set(0.0) * penalty
 
-    def one(_, pair):
+    def one(_, pair: Any):
         old, at = pair
         residual = jax.nn.softmax(extended @ at) - wanted
         new = at - (extended.T @ residual / features.shape[0] + shrink * at) / curvature
@@ -72,30 +72,32 @@ def frozen_accuracy(
     return Accuracy(linear, mean, _neighbours(train, labels, test, test_labels, n_classes))
 
 
-def few_accuracy(train, labels, test, test_labels, n_classes: int, few: Int[Array, "draws shots"]) -> Float[Array, ""]:
+def few_accuracy(
+    train: Any, labels: Any, test: Any, test_labels: Any, n_classes: int, few: Int[Array, "draws shots"]
+) -> Float[Array, ""]:
     """The few-label part of `frozen_accuracy` alone."""
     train, test = _standardised(train, test)
     return _few_accuracy(train, labels, test, test_labels, n_classes, few)
 
 
-def _standardised(train, test):
+def _standardised(train: Any, test: Any):
     mean, scale = train.mean(0), train.std(0)
     # A feature that is constant but for rounding stays as small as it is.
     scale = jnp.where(scale > 1e-6 * (1 + jnp.abs(mean)), scale, 1.0)
     return (train - mean) / scale, (test - mean) / scale
 
 
-def _held_out_accuracy(features, targets, test, test_labels, n_classes: int):
+def _held_out_accuracy(features: Any, targets: Any, test: Any, test_labels: Any, n_classes: int):
     weights, bias = logistic(features, targets, n_classes)
     return jnp.mean(jnp.argmax(test @ weights + bias, -1) == test_labels)
 
 
-def _few_accuracy(train, labels, test, test_labels, n_classes: int, few):
+def _few_accuracy(train: Any, labels: Any, test: Any, test_labels: Any, n_classes: int, few: Any):
     one = lambda rows: _held_out_accuracy(train[rows], labels[rows], test, test_labels, n_classes)  # noqa: E731
     return jax.lax.map(one, few).mean()
 
 
-def _neighbours(train, labels, test, test_labels, n_classes: int, k: int = 10):
+def _neighbours(train: Any, labels: Any, test: Any, test_labels: Any, n_classes: int, k: int = 10):
     """The class with most of the k nearest by cosine; ties go to the smaller label."""
     scaled = lambda x: x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-9)  # noqa: E731
     _, nearest = jax.lax.top_k(scaled(test) @ scaled(train).T, min(k, train.shape[0]))
@@ -118,18 +120,18 @@ def attentive_accuracy(
     # A query of zero starts at the mean of the tokens.
     start = (jnp.zeros(d), jnp.zeros((d, n_classes)), jnp.zeros(n_classes))
 
-    def scores(parameters, tokens):
+    def scores(parameters: Any, tokens: Any):
         query, weights, bias = parameters
         attention = jax.nn.softmax(tokens @ query / jnp.sqrt(d), -1)
         return jnp.einsum("nk,nkd->nd", attention, tokens) @ weights + bias
 
-    def cost(parameters):
+    def cost(parameters: Any):
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels(scores(parameters, train), labels).mean()
         return cross_entropy + 0.5 * PENALTY * jnp.sum(parameters[1] ** 2)
 
     optimizer = optax.adam(0.03)
 
-    def one(_, carry):
+    def one(_, carry: Any):
         parameters, memory = carry
         update, memory = optimizer.update(jax.grad(cost)(parameters), memory)
         return optax.apply_updates(parameters, update), memory

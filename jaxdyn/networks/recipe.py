@@ -190,7 +190,7 @@ def optimizers(recipe: Recipe, knobs: Knobs) -> tuple[optax.GradientTransformati
     """
     shape = _schedule(recipe)
 
-    def one(lr, decay):
+    def one(lr: Any, decay: Any):
         # optax's schedules are in single precision, whatever the parameters are.
         rate = optax.scale_by_schedule(lambda count: -lr * jnp.asarray(shape(count), jnp.zeros(()).dtype))
         if recipe.optimizer == "sgd":

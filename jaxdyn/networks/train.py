@@ -192,7 +192,7 @@ class _Runs:
 def _measure(program: Trainer, states: State, knobs: Knobs, pairs: Batch, probe: Probe | None) -> Measured:
     """Measurements [seeds, settings, …]; runs one by one, to keep the probes' memory small."""
 
-    def one(each):
+    def one(each: Any):
         state, knob, batch = each
         return measure(program, state, knob, batch, probe)
 

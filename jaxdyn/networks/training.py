@@ -75,7 +75,7 @@ def build(recipe: Recipe, shape: tuple[int, ...], key: PRNGKeyArray) -> tuple[Ne
         if recipe.masked and tokens < 4:
             raise ValueError(f"patch: masked prediction needs at least 4 patches, got {tokens} in samples of {shape}")
 
-    def make(key):
+    def make(key: Any):
         first, second = jax.random.split(key)
         encoder = build_encoder(
             recipe.encoder, shape, recipe.embedding, width=recipe.width, depth=recipe.depth, heads=recipe.heads,
@@ -141,7 +141,7 @@ def visible_tokens(program: Trainer, key: PRNGKeyArray) -> Bool[Array, " K"]:
 def embed(encoder: Encoder, stats: Any, views: Array, visible: Any = None) -> tuple[Array, Array, Any]:
     """Features and embeddings of a batch of views, and the statistics after it."""
 
-    def one(view, seen):
+    def one(view: Any, seen: Any):
         features, f, state = encoder(view, stats, seen)
         return (features, f), state
 
@@ -280,7 +280,7 @@ def step(program: Trainer, state: State, knobs: Knobs, batch: Batch) -> tuple[St
 def start(program: Trainer, knobs: Knobs, keys: Any, data: Split) -> State:
     """States [seeds, settings] of runs: every setting of a seed starts from the same weights and statistics."""
 
-    def one(key):
+    def one(key: Any):
         batch = draw(program, data, jax.random.fold_in(key, 2**31 - 2), program.recipe.batch)
         return jax.vmap(lambda k: _settled(program, initial(program, k, key), batch))(knobs)
 
@@ -309,12 +309,12 @@ def advance(program: Trainer, states: State, knobs: Knobs, keys: Any, data: Spli
         The states, and the means over these steps of what `step` reports, [seeds, settings].
     """
 
-    def one_seed(state, key):
+    def one_seed(state: Any, key: Any):
         at = jax.tree.leaves(state.step)[0][0]
         batch = draw(program, data, jax.random.fold_in(key, at), program.recipe.batch)
         return jax.vmap(lambda s, k: step(program, s, k, batch))(state, knobs)
 
-    def one(carry, _):
+    def one(carry: Any, _):
         states, total = carry
         states, moved = jax.vmap(one_seed)(states, keys)
         return (states, jax.tree.map(jnp.add, total, moved)), None

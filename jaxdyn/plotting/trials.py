@@ -1,6 +1,7 @@
 """Pictures of the m = 1 trials: datasets in, artists out."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -103,7 +104,7 @@ def sensitivity_panels(axes: Sequence[Axes], dataset: xr.Dataset, published: dic
 _MARKS = tuple(zip((BLUE, ORANGE, GREEN, RED, PURPLE, SKY), "os^DvP", strict=True))
 
 
-def _by_law(ax: Axes, table, key: str, text: str, published: float, title: str) -> None:
+def _by_law(ax: Axes, table: Any, key: str, text: str, published: float, title: str) -> None:
     laws = list(dict.fromkeys(table["law"]))
     for (value, group), (colour, mark) in zip(table.groupby(key), _MARKS, strict=False):
         error = np.abs(group[["outer_low", "outer_high"]].to_numpy().T - group["outer"].to_numpy())
@@ -115,7 +116,7 @@ def _by_law(ax: Axes, table, key: str, text: str, published: float, title: str) 
     ax.legend(loc="lower right", ncols=2, columnspacing=0.8, handletextpad=0.2)
 
 
-def _pairs(ax: Axes, sg, ema, n: int, published: dict[str, float]) -> None:
+def _pairs(ax: Axes, sg: Any, ema: Any, n: int, published: dict[str, float]) -> None:
     """(SG, EMA) percentages of each law, a line through its decays; the published pair as a star."""
     share = sg.set_index("law")["outer"]
     point = published["sg"], published["ema"]

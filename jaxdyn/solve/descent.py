@@ -86,10 +86,10 @@ def check_procedure(system: Any, optimizer: Any) -> None:
 
 
 @eqx.filter_jit
-def _iterate(numbers, state, steps: int, save_every: int | None, save: Save) -> Solution:
+def _iterate(numbers: Any, state: Any, steps: int, save_every: int | None, save: Save) -> Solution:
     system, optimizer, memory, data, lr, until = numbers
 
-    def move(carry):
+    def move(carry: Any):
         taken, state, memory, status = carry
         new, memory = take_step(system, optimizer, taken, state, memory, data, lr)
         finite = jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(new)]).all()
@@ -105,7 +105,7 @@ def _iterate(numbers, state, steps: int, save_every: int | None, save: Save) -> 
         state = jax.tree.map(lambda old, fresh: jnp.where(runs, fresh, old), state, new)
         return taken + runs, state, memory, status
 
-    def advance(carry, count):
+    def advance(carry: Any, count: Any):
         if until is None:
             return jax.lax.fori_loop(0, count, lambda _, carry: move(carry), carry)
         on = lambda pair: (pair[0] < count) & (pair[1][3] == Status.COMPLETED)  # noqa: E731
@@ -118,7 +118,7 @@ def _iterate(numbers, state, steps: int, save_every: int | None, save: Save) -> 
     else:
         whole, rest = divmod(steps, save_every)
 
-        def block(carry, _):
+        def block(carry: Any, _):
             carry = advance(carry, save_every)
             return carry, carry[1]
 

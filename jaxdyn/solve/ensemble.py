@@ -326,7 +326,7 @@ def _repeated(finished: Any, last: Any, times: np.ndarray, batch: Members, progr
     missing = (np.arange(times.size) >= finished.n_saved[:, None]) & ~at_start
     first = _saved(program.save, np.broadcast_to(begin, (batch.n,))[:, None], batch.states, held.data)
 
-    def leaf(values, begun, ended):
+    def leaf(values: Any, begun: Any, ended: Any):
         if at_start.any():
             np.copyto(values, begun, where=at_start.reshape(*at_start.shape, *(1,) * (values.ndim - 2)))
         if missing.any():

@@ -113,11 +113,11 @@ def _checked_times(ts: Any, t0: Any, t1: Any) -> Any:
 
 
 @eqx.filter_jit
-def _integrate(numbers, state, times, solver, max_steps, save) -> Solution:
+def _integrate(numbers: Any, state: Any, times: Any, solver: Any, max_steps: Any, save: Any) -> Solution:
     system, data, t0, t1, rtol, atol, dt, until = numbers
     dtype = times.dtype
 
-    def field(t, y, data):
+    def field(t: Any, y: Any, data: Any):
         rate = field_of(at(system, t, dtype))(t, y, data)
         check_rate(y, rate)
         return rate
@@ -180,7 +180,7 @@ def _all_finite(state: Any) -> Array:
     return jnp.stack([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(state)]).all()
 
 
-def _not_finite(t, y, args, **kwargs):
+def _not_finite(t: Any, y: Any, args: Any, **kwargs: Any):
     return ~_all_finite(y)
 
 
@@ -209,7 +209,7 @@ def _solver(name: str, tolerances: Any) -> diffrax.AbstractSolver:
 
 
 def _ended(until: Any):
-    def condition(t, y, args, *, terms, **kwargs):
+    def condition(t: Any, y: Any, args: Any, *, terms: Any, **kwargs: Any):
         if isinstance(until, Rest):
             return until.of_rate(terms.vf(t, y, args), y)
         return checked_rule(until, t, y, args)

@@ -116,7 +116,7 @@ def _trials(trees: dict[str, Any], axes: list[Any]) -> int:
 def _spread(tree: Any, axes: Any, n: int) -> Any:
     """Every leaf with a leading axis of trials; shared ones are not copied."""
 
-    def leaf(value, axis):
+    def leaf(value: Any, axis: Any):
         return value if axis == 0 else np.broadcast_to(np.asarray(value), (n, *np.shape(value)))
 
     return jax.tree.map(leaf, tree, axes)

@@ -338,7 +338,7 @@ def rotation_directions(state: Any) -> Any:
     skew = jnp.zeros((rows.size, n, n), state.encoder.dtype)
     skew = skew.at[index, rows, columns].set(1).at[index, columns, rows].set(-1)
 
-    def velocity(omega):
+    def velocity(omega: Any):
         moved = {"encoder": omega @ state.encoder, "predictor": omega @ state.predictor - state.predictor @ omega}
         if isinstance(state, TeacherState):
             moved["teacher"] = omega @ state.teacher

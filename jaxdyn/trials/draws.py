@@ -51,7 +51,7 @@ def _compiled(one: Callable[..., Any]) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def _kept(same: _Same) -> Any:
-    def of_block(key, indices, parameters, *numbers):
+    def of_block(key: Any, indices: Any, parameters: Any, *numbers: Any):
         return jax.vmap(lambda index: same.one(jax.random.fold_in(key, index), parameters, *numbers))(indices)
 
     return jax.jit(of_block)

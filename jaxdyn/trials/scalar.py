@@ -73,7 +73,7 @@ def draw_scalars(laws: ScalarLaws, starts: Starts, seed: int, indices: np.ndarra
 def _one(key: PRNGKeyArray, parameters: Any, cap: Any, *, kinds: tuple[str, ...], n: int, policy: str, capped: bool):
     key_data, key_lr, key_encoder, key_predictor = jax.random.split(key, 4)
 
-    def candidate(attempt):
+    def candidate(attempt: Any):
         keys = jax.random.split(jax.random.fold_in(key_data, attempt), 3)
         rho, tau, weight_decay = (sample(kind, k, p, ()) for kind, k, p in zip(kinds, keys, parameters, strict=False))
         fine = rho > 0
@@ -81,7 +81,7 @@ def _one(key: PRNGKeyArray, parameters: Any, cap: Any, *, kinds: tuple[str, ...]
             fine &= tau**2 - 4 * rho * weight_decay >= 0
         return rho, tau, weight_decay, fine
 
-    def retry(carry):
+    def retry(carry: Any):
         attempt, _ = carry
         return attempt + 1, candidate(attempt + 1)
 
@@ -113,7 +113,7 @@ def draw(laws: ScalarLaws, starts: Starts, seed: int, indices: np.ndarray, dtype
 def _set_up(name: str, schedule: Any) -> Any:
     """Compiled: from a block of draws to systems, moments and starts."""
 
-    def one(draw: ScalarDraw, ratio, ema_decay):
+    def one(draw: ScalarDraw, ratio: Any, ema_decay: Any):
         if name == "ema":
             alpha = ema_decay if schedule is None else schedule
             system = MovingAverage.from_decay(draw.weight_decay, ratio, ema_decay=alpha, lr=draw.lr)

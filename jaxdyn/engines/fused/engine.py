@@ -88,7 +88,17 @@ def run(
     return job.finished(states, record is not None, program)
 
 
-def _elementwise(backend, step, done, states, params, max_steps, devices, progress, recording) -> Finished:
+def _elementwise(
+    backend: Any,
+    step: Any,
+    done: Any,
+    states: Any,
+    params: Any,
+    max_steps: Any,
+    devices: Any,
+    progress: Any,
+    recording: Any,
+) -> Finished:
     """The program on arrays over the trials, one an element."""
     from . import lanes, pallas  # for devices other than CPUs
 
@@ -148,7 +158,9 @@ class _Example:
         return isinstance(other, _Example) and self.key == other.key
 
 
-def compiled_program(step, done, record, state: Any, param: Any, lanes: int | None) -> tuple[Program, Any]:
+def compiled_program(
+    step: Any, done: Any, record: Any, state: Any, param: Any, lanes: int | None
+) -> tuple[Program, Any]:
     """The traced program and its kernel, from the cache where the same functions and shapes were seen."""
     return _cached(_compiled_program, (step, done, record, _Example(state), _Example(param), lanes, _x64()))
 
@@ -167,7 +179,9 @@ def _cached(function: Any, arguments: tuple[Any, ...]) -> Any:
 
 
 @functools.lru_cache(maxsize=128)
-def _compiled_program(step, done, record, state: _Example, param: _Example, lanes, x64) -> tuple[Program, Any]:
+def _compiled_program(
+    step: Any, done: Any, record: Any, state: _Example, param: _Example, lanes: Any, x64: Any
+) -> tuple[Program, Any]:
     from . import native  # llvmlite is imported when something is compiled
 
     program = _traced(step, done, record, state.tree, param.tree)
@@ -183,7 +197,7 @@ def _compiled_program(step, done, record, state: _Example, param: _Example, lane
 _KERNELS: OrderedDict[str, Any] = OrderedDict()  # by text: equal programs of different functions share their code
 
 
-def _traced(step, done, record, state: Any, param: Any) -> Program:
+def _traced(step: Any, done: Any, record: Any, state: Any, param: Any) -> Program:
     stepped, new = trace(step, state, param)
     _check_new_state(state, new)
     judged = trace(done, state, state, param)[0] if done is not None else None
@@ -213,7 +227,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 class _Job:
     """A batch in the kernel's memory layout, and the threads that work on it."""
 
-    def __init__(self, program: Program, states, params, max_steps: int, n: int, order, times):
+    def __init__(self, program: Program, states: Any, params: Any, max_steps: int, n: int, order: Any, times: Any):
         self.n = n
         self.states, self.params = jax.tree.leaves(states), [readable(leaf) for leaf in jax.tree.leaves(params)]
         self.steps, self.status = np.zeros(n, np.int64), np.full(n, -1, np.int8)

@@ -131,7 +131,9 @@ class _Text:
             code.store(dtype, kept, code.address("%state", place))
         code.put("br label %leaving")
 
-    def _unjudged_blocks(self, code, slots, places, elements, parts, body, to_memory) -> str:
+    def _unjudged_blocks(
+        self, code: Any, slots: Any, places: Any, elements: Any, parts: Any, body: Any, to_memory: Any
+    ) -> str:
         """Runs of a fixed length: blocks of steps without a look; one that left the finite numbers is done again."""
         code.put(f"%long = icmp sge i64 %bound, {_BLOCK}")
         code.put("br i1 %long, label %block, label %inner")

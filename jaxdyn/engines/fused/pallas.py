@@ -23,14 +23,14 @@ _WIDTH = 64  # lanes of a block
 def _solver(program: Elementwise, n_state: int, n_params: int, width: int, interpret: bool) -> Any:
     """The compiled solve of a batch whose size is a multiple of `width`."""
 
-    def kernel(limit_ref, *refs):
+    def kernel(limit_ref: Any, *refs: Any):
         state = tuple(ref[...] for ref in refs[:n_state])
         params = tuple(ref[...] for ref in refs[n_state : n_state + n_params])
         outputs = refs[n_state + n_params :]
         limit = limit_ref[0]
         graph, parts = program.graph, program.parts
 
-        def body(carry):
+        def body(carry: Any):
             state, steps, status = carry
             named = {("state", k): value for k, value in enumerate(state)}
             named |= {("params", k): value for k, value in enumerate(params)}
@@ -55,7 +55,7 @@ def _solver(program: Elementwise, n_state: int, n_params: int, width: int, inter
         for ref, value in zip(outputs, (*state, steps, status), strict=True):
             ref[...] = value
 
-    def solve(limit, state, params):
+    def solve(limit: Any, state: Any, params: Any):
         size = state[0].shape[0]
         block = pl.BlockSpec((width,), lambda k: (k,))
         whole = pl.BlockSpec((1,), lambda k: (0,))

@@ -123,22 +123,22 @@ def _rule(*names: str) -> Callable[[Rule], Rule]:
 
 
 @_rule("reshape", "squeeze", "expand_dims")
-def _reshape(graph, equation, x, *_):
+def _reshape(graph: Any, equation: Any, x: Any, *_):
     return [x.reshape(equation.outvars[0].aval.shape)]
 
 
 @_rule("optimization_barrier")
-def _barrier(graph, equation, *arrays):
+def _barrier(graph: Any, equation: Any, *arrays: Any):
     return list(arrays)
 
 
 @_rule("transpose")
-def _transpose(graph, equation, x):
+def _transpose(graph: Any, equation: Any, x: Any):
     return [x.transpose(equation.params["permutation"])]
 
 
 @_rule("broadcast_in_dim")
-def _broadcast(graph, equation, x, *_):
+def _broadcast(graph: Any, equation: Any, x: Any, *_):
     shape, where = equation.params["shape"], equation.params["broadcast_dimensions"]
     spread = np.ones(len(shape), int)
     spread[list(where)] = x.shape
@@ -146,38 +146,38 @@ def _broadcast(graph, equation, x, *_):
 
 
 @_rule("slice")
-def _slice(graph, equation, x):
+def _slice(graph: Any, equation: Any, x: Any):
     start, stop, step = (equation.params[key] for key in ("start_indices", "limit_indices", "strides"))
     return [x[tuple(slice(*each) for each in zip(start, stop, step or (1,) * x.ndim, strict=True))]]
 
 
 @_rule("rev")
-def _rev(graph, equation, x):
+def _rev(graph: Any, equation: Any, x: Any):
     return [np.flip(x, equation.params["dimensions"])]
 
 
 @_rule("concatenate")
-def _concatenate(graph, equation, *arrays):
+def _concatenate(graph: Any, equation: Any, *arrays: Any):
     return [np.concatenate(arrays, equation.params["dimension"])]
 
 
 @_rule("stack")
-def _stack(graph, equation, *arrays):
+def _stack(graph: Any, equation: Any, *arrays: Any):
     return [np.stack(arrays, equation.params["axis"])]
 
 
 @_rule("unstack")
-def _unstack(graph, equation, x):
+def _unstack(graph: Any, equation: Any, x: Any):
     return list(np.moveaxis(x, equation.params["axis"], 0))
 
 
 @_rule("split")
-def _split(graph, equation, x):
+def _split(graph: Any, equation: Any, x: Any):
     return np.split(x, np.cumsum(equation.params["sizes"])[:-1], equation.params["axis"])
 
 
 @_rule("pad")
-def _pad(graph, equation, x, fill):
+def _pad(graph: Any, equation: Any, x: Any, fill: Any):
     if any(low < 0 or high < 0 for low, high, _ in equation.params["padding_config"]):
         raise Unsupported("pad with a negative width")
     out = np.full(equation.outvars[0].aval.shape, fill.item())
@@ -188,13 +188,13 @@ def _pad(graph, equation, x, fill):
 
 
 @_rule("iota")
-def _iota(graph, equation):
+def _iota(graph: Any, equation: Any):
     aval, along = equation.outvars[0].aval, equation.params["dimension"]
     return [constant_places(graph, np.asarray(np.indices(aval.shape)[along], aval.dtype))]
 
 
 @_rule("gather", "scatter")
-def _by_index(graph, equation, x, index, *updates):
+def _by_index(graph: Any, equation: Any, x: Any, index: Any, *updates: Any):
     """Constant places: the primitive itself is applied to the numbers of its operand's elements."""
     positions = _constants(graph, index, equation.primitive.name)
     if equation.params.get("update_jaxpr") is not None:
@@ -221,7 +221,7 @@ def _constants(graph: Graph, places: Places, what: str) -> np.ndarray:
 
 
 @_rule("dynamic_slice")
-def _dynamic_slice(graph, equation, x, *starts):
+def _dynamic_slice(graph: Any, equation: Any, x: Any, *starts: Any):
     sizes = equation.params["slice_sizes"]
     for axis, (start, size) in enumerate(zip(starts, sizes, strict=True)):
         windows = [np.take(x, range(k, k + size), axis) for k in range(x.shape[axis] - size + 1)]
@@ -243,7 +243,7 @@ def _choose(graph: Graph, which: int, cases: list[Places]) -> Places:
 
 
 @_rule("dynamic_update_slice")
-def _dynamic_update(graph, equation, x, update, *starts):
+def _dynamic_update(graph: Any, equation: Any, x: Any, update: Any, *starts: Any):
     at = np.indices(update.shape)
     for place, start in enumerate(starts):
         if not graph.is_constant(start.item()):
@@ -256,7 +256,7 @@ def _dynamic_update(graph, equation, x, update, *starts):
 
 
 @_rule("dot_general")
-def _dot(graph, equation, x, y):
+def _dot(graph: Any, equation: Any, x: Any, y: Any):
     (over_x, over_y), (batch_x, batch_y) = equation.params["dimension_numbers"]
     dtype = type_of(equation.outvars[0].aval)
     free_x = [axis for axis in range(x.ndim) if axis not in (*over_x, *batch_x)]
@@ -284,7 +284,7 @@ def _tiles(size: int) -> list[range]:
 
 
 def _reduction(op: str) -> Rule:
-    def rule(graph, equation, x):
+    def rule(graph: Any, equation: Any, x: Any):
         axes = equation.params["axes"]
         kept = [axis for axis in range(x.ndim) if axis not in axes]
         if x.size == 0:
@@ -300,7 +300,7 @@ for _name, _op in (("sum", "add"), ("max", "max"), ("min", "min"), ("prod", "mul
 
 
 @_rule("custom_linear_solve")
-def _linear_solve(graph, equation, *arguments):
+def _linear_solve(graph: Any, equation: Any, *arguments: Any):
     """The operator's matrix, its columns the images of the unit vectors, and elimination."""
     lengths, jaxprs = equation.params["const_lengths"], equation.params["jaxprs"]
     constants, rights = arguments[: lengths.matvec], arguments[sum(lengths) :]
@@ -319,7 +319,7 @@ def _linear_solve(graph, equation, *arguments):
 
 
 @_rule("argmax", "argmin")
-def _arg(graph, equation, x):
+def _arg(graph: Any, equation: Any, x: Any):
     (axis,) = equation.params["axes"]
     dtype = type_of(equation.outvars[0].aval)
     better = "gt" if equation.primitive.name == "argmax" else "lt"
@@ -339,7 +339,7 @@ def _arg(graph, equation, x):
 
 
 def _running(op: str) -> Rule:
-    def rule(graph, equation, x):
+    def rule(graph: Any, equation: Any, x: Any):
         axis, backwards = equation.params["axis"], equation.params["reverse"]
         columns = np.moveaxis(x, axis, -1).copy()
         for where in np.ndindex(columns.shape[:-1]):
@@ -359,7 +359,7 @@ for _name, _op in (("cumsum", "add"), ("cumprod", "mul"), ("cummax", "max"), ("c
 
 
 @_rule("scan")
-def _scan(graph, equation, *arguments):
+def _scan(graph: Any, equation: Any, *arguments: Any):
     params = equation.params
     n_constants, n_carry = params["num_consts"], params["num_carry"]
     constants, carry, slices = (
@@ -380,7 +380,7 @@ def _scan(graph, equation, *arguments):
 
 
 @_rule("while")
-def _while(graph, equation, *arguments):
+def _while(graph: Any, equation: Any, *arguments: Any):
     params = equation.params
     n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
     for_cond, for_body = arguments[:n_cond], arguments[n_cond : n_cond + n_body]
@@ -395,7 +395,7 @@ def _while(graph, equation, *arguments):
 
 
 @_rule("cond")
-def _cond(graph, equation, which, *arguments):
+def _cond(graph: Any, equation: Any, which: Any, *arguments: Any):
     branches = equation.params["branches"]
     place = which.item()
     if graph.is_constant(place):

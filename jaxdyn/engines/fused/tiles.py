@@ -147,21 +147,21 @@ class _Emitter:
 
     # Data moved about: the same elements under other indices.
 
-    def _transpose(self, equation, x):
+    def _transpose(self, equation: Any, x: Any):
         order = equation.params["permutation"]
         back = np.argsort(order)
         return [self.space.view(x, [x.shape[axis] for axis in order], lambda index: tuple(index[k] for k in back))]
 
-    def _broadcast_in_dim(self, equation, x, *_):
+    def _broadcast_in_dim(self, equation: Any, x: Any, *_):
         shape, where = equation.params["shape"], equation.params["broadcast_dimensions"]
         axes = lambda index: tuple(0 if x.shape[k] == 1 else index[w] for k, w in enumerate(where))  # noqa: E731
         return [self.space.view(x, shape, axes)]
 
-    def _squeeze(self, equation, x):
+    def _squeeze(self, equation: Any, x: Any):
         gone = set(equation.params["dimensions"])
         kept = [axis for axis in range(len(x.shape)) if axis not in gone]
 
-        def axes(index):
+        def axes(index: Any):
             full: list[int | str] = [0] * len(x.shape)
             for axis, i in zip(kept, index, strict=True):
                 full[axis] = i
@@ -169,13 +169,13 @@ class _Emitter:
 
         return [self.space.view(x, [x.shape[axis] for axis in kept], axes)]
 
-    def _reshape(self, equation, x, *_):
+    def _reshape(self, equation: Any, x: Any, *_):
         shape = tuple(equation.outvars[0].aval.shape)
         if [size for size in shape if size > 1] == [size for size in x.shape if size > 1]:
             real = [axis for axis, size in enumerate(shape) if size > 1]
             old = [axis for axis, size in enumerate(x.shape) if size > 1]
 
-            def axes(index):
+            def axes(index: Any):
                 full: list[int | str] = [0] * len(x.shape)
                 for axis, other in zip(real, old, strict=True):
                     full[other] = index[axis]
@@ -191,13 +191,13 @@ class _Emitter:
 
     _expand_dims = _reshape
 
-    def _slice(self, equation, x):
+    def _slice(self, equation: Any, x: Any):
         starts, steps = equation.params["start_indices"], equation.params["strides"] or (1,) * len(x.shape)
         if any(step != 1 for step in steps) and not isinstance(x, Memory):
             x = self.space.stored(x)
         return [self.space.window(x, equation.outvars[0].aval.shape, starts, steps)]
 
-    def _split(self, equation, x):
+    def _split(self, equation: Any, x: Any):
         axis, starts = equation.params["axis"], np.cumsum([0, *equation.params["sizes"]])
         pieces = []
         for size, start in zip(equation.params["sizes"], starts, strict=False):
@@ -206,7 +206,7 @@ class _Emitter:
             pieces.append(self.space.window(x, shape, first, [1] * len(shape)))
         return pieces
 
-    def _concatenate(self, equation, *arrays):
+    def _concatenate(self, equation: Any, *arrays: Any):
         room = self.space.room(equation.outvars[0].aval.shape, arrays[0].dtype)
         start, axis = 0, equation.params["dimension"]
         for array in arrays:
@@ -218,7 +218,7 @@ class _Emitter:
 
     # Sums.
 
-    def reduction(self, equation, x):
+    def reduction(self, equation: Any, x: Any):
         axes, op = equation.params["axes"], _REDUCTIONS[equation.primitive.name]
         kept = [axis for axis in range(len(x.shape)) if axis not in axes]
         inner = [range(x.shape[axis]) for axis in axes]
@@ -236,7 +236,7 @@ class _Emitter:
 
         return [self.space.stored(Lazy(tuple(x.shape[axis] for axis in kept), x.dtype, build))]
 
-    def _dot_general(self, equation, x, y):
+    def _dot_general(self, equation: Any, x: Any, y: Any):
         (over_x, over_y), (batch_x, batch_y) = equation.params["dimension_numbers"]
         dtype = type_of(equation.outvars[0].aval)
         free_x = [axis for axis in range(len(x.shape)) if axis not in (*over_x, *batch_x)]
@@ -303,7 +303,7 @@ class _Emitter:
             return start + k * size
         return self.space.shifted(self.code.let(f"mul i64 {k}, {size}"), start)
 
-    def _scan(self, equation, *arguments):
+    def _scan(self, equation: Any, *arguments: Any):
         """A loop of known length, written out one iteration after the other."""
         params = equation.params
         n_constants, n_carry = params["num_consts"], params["num_carry"]

@@ -39,7 +39,7 @@ def _decays(moments: Sequence[Moments], share: float = _SHARE) -> list[float]:
 
 def _sizes(fast: bool) -> dict[int, int]:
     """Draws for each m."""
-    return {1: 40, 2: 40, 3: 8} if fast else {1: 200, 2: 200, 3: 200}
+    return {1: 20, 2: 24, 3: 4} if fast else {1: 200, 2: 200, 3: 200}
 
 
 @claim(
@@ -171,7 +171,7 @@ def existence(fast: bool) -> Evidence:
     shares = (1e-4, 0.1, 0.5) if fast else (1e-5, 1e-4, 1e-2, 0.05, 0.1, 0.3, 0.5, 0.9)
     with jax.enable_x64(True):
         for m, count in _sizes(fast).items():
-            moments = _draws(m, max(count // (1 if fast else 2), 8), seed=47)
+            moments = _draws(m, max(count // (1 if fast else 2), 4), seed=47)
             by_share = {}
             for share in shares:
                 answers = census([StopGradient(decay) for decay in _decays(moments, share)], moments, n=m)

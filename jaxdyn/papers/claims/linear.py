@@ -1,5 +1,7 @@
 """Claims about the linear systems' flows and equilibria: balance, collapse of the objective, the spheres."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +21,11 @@ from .base import Evidence, claim, verdict_if, worst
 SHAPES = ((2, 1), (4, 3), (2, 3))  # (n, m): wide and narrow embeddings
 
 
+def _shapes(fast: bool) -> tuple[tuple[int, int], ...]:
+    """All, or in fast runs a wide and a narrow one: each is compiled by itself."""
+    return SHAPES[-2:] if fast else SHAPES
+
+
 @claim(
     "P-balance",
     source="P §4, lemma BᵀB = AAᵀ; T Thm 1",
@@ -28,7 +35,7 @@ def balance_law(fast: bool) -> Evidence:
     draws = 16 if fast else 128
     times = np.linspace(0.0, 4.0, 9)
 
-    def one(key, system_of, n, m):
+    def one(key: Any, system_of: Any, n: Any, m: Any):
         keys = jax.random.split(key, 6)
         a, b, c = (jax.random.normal(k, (n, s), jnp.float64) for k, s in zip(keys[:3], (m, n, m), strict=True))
         moments = Moments.random(keys[3], m)
@@ -47,21 +54,23 @@ def balance_law(fast: bool) -> Evidence:
         "SG": lambda decay, ratio: StopGradient(decay, ratio),
         "EMA": lambda decay, ratio: MovingAverage(decay, ratio, ema_rate=0.5),
     }
-    numbers: dict = {"draws": draws * len(SHAPES) * len(systems)}
+    numbers: dict = {"draws": draws * len(_shapes(fast)) * len(systems)}
     with jax.enable_x64(True):
         for name, system_of in systems.items():
             results = [
                 jax.vmap(lambda key, s=system_of, n=n, m=m: one(key, s, n, m))(
                     jax.random.split(jax.random.key(i), draws)
                 )
-                for i, (n, m) in enumerate(SHAPES)
+                for i, (n, m) in enumerate(_shapes(fast))
             ]
             numbers[f"{name}: largest |K̇ + 2λK| (relative)"] = worst(r[0] for r in results)
             numbers[f"{name}: largest |K(t) − e^(−2λt)K(0)| (relative)"] = worst(r[1] for r in results)
     largest = {kind: worst(v for key, v in numbers.items() if kind in key) for kind in ("K̇", "K(t)")}
     return Evidence(
         verdict_if(largest["K̇"] < 1e-12 and largest["K(t)"] < 1e-7),
-        "random moments, weights, λ and α_p at (n, m) in " + ", ".join(map(str, SHAPES)) + ": the identity exactly "
+        "random moments, weights, λ and α_p at (n, m) in "
+        + ", ".join(map(str, _shapes(fast)))
+        + ": the identity exactly "
         "(rounding, < 1e-12) by differentiation along the field, and along flows to t = 4 (solver error, < 1e-7)",
         numbers,
     )
@@ -76,7 +85,7 @@ def objective_collapses(fast: bool) -> Evidence:
     draws = 16 if fast else 128
     times = np.concatenate([np.linspace(0.0, 30.0, 61), [300.0]])
 
-    def one(key, n, m):
+    def one(key: Any, n: Any, m: Any):
         keys = jax.random.split(key, 4)
         moments = Moments.random(keys[0], m)
         decay = jax.random.uniform(keys[1], (), jnp.float64, 0.05, 0.3)
@@ -95,7 +104,7 @@ def objective_collapses(fast: bool) -> Evidence:
     with jax.enable_x64(True):
         results = [
             jax.vmap(lambda key, n=n, m=m: one(key, n, m))(jax.random.split(jax.random.key(10 + i), draws))
-            for i, (n, m) in enumerate(SHAPES)
+            for i, (n, m) in enumerate(_shapes(fast))
         ]
         identity, ratio, left = (worst(r[j] for r in results) for j in range(3))
     return Evidence(
@@ -104,7 +113,7 @@ def objective_collapses(fast: bool) -> Evidence:
         "bound at 61 times up to t = 30 (< 1 + 1e-6 allows the solver's error), and what is "
         "left of A and B at the end (< 1e-5)",
         {
-            "draws": draws * len(SHAPES),
+            "draws": draws * len(_shapes(fast)),
             "largest |d/dt ½‖A‖² + E‖BAx − Ay‖² + λ‖A‖²| (relative)": identity,
             "largest ‖A(t)‖ / (e^(−λt)‖A(0)‖)": ratio,
             "largest (‖A‖ + ‖B‖)(300), relative to the start": left,
@@ -129,7 +138,7 @@ def spheres(fast: bool) -> Evidence:
         directions = jax.random.normal(jax.random.key(1), (draws, n), jnp.float64)
         for name, is_teacher in (("SG", False), ("EMA", True)):
 
-            def judged(direction, radius, d, is_teacher=is_teacher):
+            def judged(direction: Any, radius: Any, d: Any, is_teacher: Any = is_teacher):
                 moments = Moments.scalar(d.rho, d.tau)
                 a, b, c = sphere_state(direction, radius, d)
                 if is_teacher:

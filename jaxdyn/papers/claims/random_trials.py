@@ -78,7 +78,7 @@ def published_table(fast: bool) -> Evidence:
 def _outer_sphere_repels(dataset: xr.Dataset, system_name: str) -> np.ndarray:
     """Whether the procedure's own Jacobian at the outer sphere has an eigenvalue outside the unit circle."""
 
-    def radius(rho, tau, weight_decay, lr):
+    def radius(rho: Any, tau: Any, weight_decay: Any, lr: Any):
         data = ScalarData(rho, tau, weight_decay)
         moments, point = Moments.scalar(rho, tau), sphere_state(jnp.array([1.0, 0.0]), radii(data).outer, data)
         if system_name == "ema":
@@ -87,7 +87,7 @@ def _outer_sphere_repels(dataset: xr.Dataset, system_name: str) -> np.ndarray:
             system, point = StopGradient(weight_decay), point[:2]
         flat, unravel = ravel_pytree(tuple(point))
 
-        def step(y):
+        def step(y: Any):
             names = ("encoder", "predictor", "teacher")[: len(point)]
             state = system.state(**dict(zip(names, unravel(y), strict=True)))
             return ravel_pytree(tuple(system.step(state, moments, lr)))[0]
@@ -131,7 +131,7 @@ def energies_rise(fast: bool) -> Evidence:
 def _objective_flow_rise(draws: int) -> float:
     """Largest rise of E between output times of the objective's flow over random moments, relative to E(0)."""
 
-    def one(key):
+    def one(key: Any):
         keys = jax.random.split(key, 3)
         moments, system = Moments.random(keys[0], 2), Objective(0.05)
         a, b = (jax.random.normal(k, (3, s), jnp.float64) for k, s in zip(keys[1:], (2, 3), strict=True))

@@ -1,5 +1,7 @@
 """Claims of Tian, Chen & Ganguli 2021 about the decoupled modes: integral, parabola, thresholds, stable alignment."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +23,7 @@ from .tian_observations import settled
 def exact_integral(fast: bool) -> Evidence:
     draws = 100 if fast else 1000
 
-    def one(key):
+    def one(key: Any):
         u = jax.random.uniform(key, (7,), jnp.float64)
         system, data = Modes(0.3 * u[0], 0.3 + 3 * u[1], ema_rate=0.1 + u[2]), ModeData.isotropic(u[3])
         start = ModeState(u[4], 0.05 + u[5], u[6])
@@ -60,7 +62,7 @@ def teacher_ratio(fast: bool) -> Evidence:
     nodes, weights = np.polynomial.legendre.leggauss(48)
     times = np.concatenate([(nodes + 1) * t1 / 2, [t1]])
 
-    def one(key):
+    def one(key: Any):
         u = jax.random.uniform(key, (4,), jnp.float64)
         beta, data = 0.05 + u[0], ModeData.isotropic(u[1])
         system, start = Parabola(0.05 * u[2], ema_rate=beta), ParabolaState(0.3 + u[3], jnp.zeros(()))
@@ -95,7 +97,7 @@ def parabola(fast: bool) -> Evidence:
         eta = (0.05 + 0.9 * u[2]) * threshold
         lower, upper = map(np.asarray, parabola_points(eta, tau, data))
 
-        def slope(p, decay, ratio, total):
+        def slope(p: Any, decay: Any, ratio: Any, total: Any):
             system = Parabola(decay, teacher_ratio=ratio)
             rate = system.field(0.0, ParabolaState(p), ModeData(total))
             return jacobian(system, ParabolaState(p), ModeData(total))[0, 0], jnp.abs(rate.predictor)
@@ -146,7 +148,7 @@ def parabola(fast: bool) -> Evidence:
 def stable_alignment(fast: bool) -> Evidence:
     draws, n = (500 if fast else 5000), 3
 
-    def one(key):
+    def one(key: Any):
         keys = jax.random.split(key, 2)
         u = jax.random.uniform(keys[0], (4 + 2 * n,), jnp.float64)
         data = ModeData.isotropic(u[0])

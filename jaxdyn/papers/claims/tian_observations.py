@@ -38,7 +38,9 @@ class Ensemble:
         if near:  # around the parabola, on either side
             self.s = self.p**2 * rng.uniform(0, 2, self.n)
 
-    def run(self, eta: Any, alpha: Any = 1.0, *, tau: Any = 1.0, beta: float | None = None, s: Any = None, **options):
+    def run(
+        self, eta: Any, alpha: Any = 1.0, *, tau: Any = 1.0, beta: float | None = None, s: Any = None, **options: Any
+    ):
         """Flows until rest at one parameter value. With `beta` the teacher starts at W_a = 0, so τ(0) = 0."""
         eta = eta if isinstance(eta, tuple) else (eta, eta)
         with jax.enable_x64(True):

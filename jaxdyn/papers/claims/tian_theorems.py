@@ -1,5 +1,7 @@
 """Claims of Tian, Chen & Ganguli 2021 about the matrix systems: lemma, theorems, data models, fixed points."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,14 +16,14 @@ from ...systems.siamese import MovingAverage, Objective
 from .base import Evidence, claim, verdict_if
 
 
-def _normal(key, *shapes):
+def _normal(key: Any, *shapes: Any):
     return [
         jax.random.normal(k, shape, jnp.float64)
         for k, shape in zip(jax.random.split(key, len(shapes)), shapes, strict=True)
     ]
 
 
-def _symmetric_moments(key, m: int) -> Moments:
+def _symmetric_moments(key: Any, m: int) -> Moments:
     """Exchangeable views: X = Σᵈ + X′, Y = Σᵈ, both symmetric positive definite, not commuting."""
     signal, noise = _normal(key, (m, m), (m, m))
     shared, extra = signal @ signal.T / m, noise @ noise.T / m + 0.1 * jnp.eye(m)
@@ -45,7 +47,7 @@ def lemma_1(fast: bool) -> Evidence:
             views = [base + 0.5 * (1 + jnp.abs(base)) * jax.random.laplace(k, (samples, m)) for k in keys[2:4]]
             w, w_p, w_a = _normal(keys[4], (n, m), (n, n), (n, m))
 
-            def loss(online, x, y, held=w_a):
+            def loss(online: Any, x: Any, y: Any, held: Any = w_a):
                 return jnp.sum((online[1] @ online[0] @ x - jax.lax.stop_gradient(held @ y)) ** 2) / 2
 
             gradients = jax.vmap(jax.grad(loss), in_axes=(None, 0, 0))((w, w_p), *views)
@@ -77,7 +79,7 @@ def lemma_1(fast: bool) -> Evidence:
 def theorem_1(fast: bool) -> Evidence:
     draws = 200 if fast else 2000
 
-    def one(key, ratio):
+    def one(key: Any, ratio: Any):
         moments = _symmetric_moments(key, 3)
         w, w_p, w_a = _normal(key, (4, 3), (4, 4), (4, 3))
         system = MovingAverage(0.07, ratio, ema_rate=0.3)
@@ -109,7 +111,7 @@ def theorem_1(fast: bool) -> Evidence:
 def theorem_2(fast: bool) -> Evidence:
     draws = 16 if fast else 128
 
-    def one(key):
+    def one(key: Any):
         n, m = 3, 2
         moments = _symmetric_moments(key, m)
         w, w_p = _normal(key, (n, m), (n, n))
@@ -151,7 +153,7 @@ def theorem_3(fast: bool) -> Evidence:
     draws, n, t1 = (48 if fast else 400), 3, 6.0
     times = np.linspace(0.0, t1, 61)
 
-    def one(key):
+    def one(key: Any):
         key_w, key_h = jax.random.split(key)
         w, g = _normal(key_w, (n, n), (n, n))
         u = jax.random.uniform(key_h, (5,), jnp.float64)
@@ -204,7 +206,7 @@ def fixed_point_manifold(fast: bool) -> Evidence:
     draws, n, m = (20 if fast else 200), 2, 4
     system = MovingAverage(0.0, 1.3, ema_rate=0.4)
 
-    def one(key):
+    def one(key: Any):
         keys = jax.random.split(key, 2)
         moments = _symmetric_moments(keys[0], m)
         # Left eigenvectors of Σᵈ(Σˢ)⁻¹, by its symmetric relative (Σˢ)^(−½) Σᵈ (Σˢ)^(−½).
@@ -214,12 +216,12 @@ def fixed_point_manifold(fast: bool) -> Evidence:
         w, w_p = vectors[:, -n:].T @ half, jnp.diag(values[-n:])
         pull = moments.yx @ jnp.linalg.inv(moments.xx)
 
-        def field_size(a, b):
+        def field_size(a: Any, b: Any):
             rate = system.field(0.0, system.state(encoder=a, predictor=b), moments)
             size = jnp.stack([jnp.abs(part).max() for part in rate]).max()
             return size / (jnp.linalg.norm(b) ** 2 * jnp.linalg.norm(a) * jnp.linalg.norm(moments.xx))
 
-        def defect(flat):
+        def defect(flat: Any):
             a, b = flat[: n * m].reshape(n, m), flat[n * m :].reshape(n, n)
             return (b @ a - a @ pull).ravel()
 
@@ -268,7 +270,7 @@ def data_models(fast: bool) -> Evidence:
         scramble = lambda g: u @ keep + jnp.einsum("skl,sl->sk", g, u @ basis) @ basis.T  # noqa: E731
         multiplicative = [scramble(g) for g in (g1, g2)]
 
-        def deviation(left, right, want):
+        def deviation(left: Any, right: Any, want: Any):
             products = left[:, :, None] * right[:, None, :]
             return float((jnp.abs(products.mean(0) - want) / (products.std(0) / np.sqrt(samples) + 1e-12)).max())
 
@@ -301,7 +303,7 @@ def data_models(fast: bool) -> Evidence:
 def no_predictor(fast: bool) -> Evidence:
     draws, m, k = (50 if fast else 500), 4, 2
 
-    def growth(key):
+    def growth(key: Any):
         sigma_root, noise_root, rotation = _normal(key, (m, m), (m, m), (m, m))
         sigma = sigma_root @ sigma_root.T
         additive = Moments.additive_scrambling(sigma, noise_root @ noise_root.T)
@@ -340,7 +342,7 @@ def no_predictor(fast: bool) -> Evidence:
 def reduction(fast: bool) -> Evidence:
     draws, n = (16 if fast else 100), 3
 
-    def one(key):
+    def one(key: Any):
         frame, values, weights = _normal(key, (n, n), (2, n), (3, n))
         frame = jnp.linalg.qr(frame)[0]
         shared = jnp.abs(values[0]) + 0.1

@@ -296,7 +296,7 @@ def not_a_gradient(fast: bool) -> Evidence:
     for method in ("sg", "ema", "objective"):
         other = program._replace(recipe=recipe.with_(system=method))
 
-        def one(pair, other=other):
+        def one(pair: Any, other: Any = other):
             state, key = pair
             batch = draw(other, train, jax.random.fold_in(key, 2**31 - 3), 32)
             return network_defect(other, state, knob, batch, probes=probes, key=key)

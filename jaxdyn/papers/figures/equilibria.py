@@ -1,5 +1,7 @@
 """Pictures of all equilibria: branches over the weight decay, spectra, and the cone of S."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,7 +78,7 @@ def compute_cone(*, weight_decay: float = 0.05, flows: int = 60, t1: float = 400
         found = equilibria(system, moments).to_dataset()[["gram", "n_unstable", "rank", "verdict"]]
         keys = jax.random.split(jax.random.key(3), flows)
 
-        def line(key):
+        def line(key: Any):
             a, b = jax.random.split(key)
             encoder = 0.55 * jax.random.normal(a, (3, 2))
             # On the balanced manifold BᵀB = AAᵀ, to which every flow is drawn: B = Q (AAᵀ)^½.

@@ -1,5 +1,7 @@
 """T Figures 7, 8 and 9: the matrix systems over random starts."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,13 +38,13 @@ def compute_7(
     with jax.enable_x64(True):
         moments = Moments(moments_of.total * np.eye(n), np.eye(n))
 
-        def one(key, eta, rate):
+        def one(key: Any, eta: Any, rate: Any):
             a, b = scale * jax.random.normal(key, (2, n, n), jnp.float64)
             system = MovingAverage(eta, ema_rate=rate)
             start = system.state(encoder=a, predictor=b, teacher=jnp.zeros((n, n)))
             path = descend(system, start, moments, lr=lr, steps=steps, save_every=every).states
 
-            def correlation(w, w_a):
+            def correlation(w: Any, w_a: Any):
                 return jnp.sum(w * w_a) / (jnp.linalg.norm(w) * jnp.linalg.norm(w_a))
 
             return jax.vmap(correlation)(path.encoder[1:], path.teacher[1:])
@@ -73,11 +75,11 @@ def draw_7(axes: list[Axes], data: xr.Dataset) -> None:
 TAUS = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 
-def _norms(system_of, start_of, measure, etas, taus, sigma: float, t1: float) -> np.ndarray:
+def _norms(system_of: Any, start_of: Any, measure: Any, etas: Any, taus: Any, sigma: float, t1: float) -> np.ndarray:
     times = np.linspace(0, t1, 151)
     data = ModeData.isotropic(sigma)
 
-    def one(eta, tau):
+    def one(eta: Any, tau: Any):
         system = system_of(eta, tau)
         return jax.vmap(measure)(flow(system, start_of(system), data, t1=t1, ts=times).states)
 
@@ -97,7 +99,7 @@ def compute_8(
     etas, taus = eta, tau
     start = 0.4 * np.random.default_rng(0).normal(size=(n, n)) / np.sqrt(n) + 0.4 * np.eye(n)
 
-    def measure(state):
+    def measure(state: Any):
         w = state.predictor
         return jnp.stack([jnp.linalg.norm(w + w.T) / 2, jnp.linalg.norm(w - w.T) / 2])
 
@@ -144,7 +146,7 @@ def compute_9(
     root, g = rng.normal(size=(2, n, n)) / np.sqrt(n)
     predictor, correlation = 0.4 * root @ root.T, 0.02 * g @ g.T
 
-    def measure(state):
+    def measure(state: Any):
         return jnp.linalg.norm(commutator(state.correlation, state.predictor))
 
     with jax.enable_x64(True):

@@ -38,7 +38,7 @@ POINTS: dict[str, dict[str, Any]] = {
 }
 
 
-def _kind(system, state, data) -> str:
+def _kind(system: Any, state: Any, data: Any) -> str:
     """Stability of an equilibrium by its exact Jacobian; directions with a zero eigenvalue are left out."""
     real = np.linalg.eigvals(np.asarray(jacobian(system, state, data))).real
     moving = real[np.abs(real) > 1e-9]
@@ -47,13 +47,13 @@ def _kind(system, state, data) -> str:
     return "unstable" if (moving > 0).all() else "saddle"
 
 
-def _kind_by_flow(system, state, data) -> str:
+def _kind_by_flow(system: Any, state: Any, data: Any) -> str:
     """Stability of an isolated equilibrium that its Jacobian leaves open: which of 16 small nudges come back."""
     flat, unravel = ravel_pytree(state)
     angles = 2 * np.pi * (np.arange(16) + 0.5) / 16
     nudges = 0.02 * np.stack([np.cos(angles), np.sin(angles)], 1)
 
-    def left(nudge):
+    def left(nudge: Any):
         end = flow(system, unravel(flat + nudge), data, t1=2000.0).final
         return jnp.linalg.norm(ravel_pytree(end)[0] - flat)
 
@@ -65,7 +65,7 @@ def _mark(ax: Axes, x: float, y: float, kind: str) -> None:
     ax.plot([x], [y], ls="", ms=5, zorder=5, clip_on=False, **POINTS[kind])
 
 
-def _rates(system, make, data, x, y):
+def _rates(system: Any, make: Any, data: Any, x: Any, y: Any):
     """Field components over a grid, for streamlines."""
     grid_x, grid_y = np.meshgrid(x, y)
     rate = jax.vmap(lambda a, b: ravel_pytree(system.field(0.0, make(a, b), data))[0])

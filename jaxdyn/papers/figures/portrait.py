@@ -1,5 +1,7 @@
 """Trajectories at m = 1 in the plane of the encoder, over the circles of equilibria (P Prop 4.11)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,7 +57,7 @@ def portrait(
         paths, ends = [], []
         for system in systems.values():
 
-            def run(a, b, system=system):
+            def run(a: Any, b: Any, system: Any = system):
                 return descend(
                     system, system.state(encoder=a, predictor=b), moments, lr=lr, steps=steps, save_every=every
                 )

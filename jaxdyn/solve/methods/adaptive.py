@@ -60,7 +60,7 @@ class Adaptive(Flow):
         )
 
     def _mean_square(self, error: Any, old: Any, new: Any, held: Held) -> Any:
-        def leaf(e, y, z):
+        def leaf(e: Any, y: Any, z: Any):
             return jnp.sum((e / (held.atol + held.rtol * jnp.maximum(jnp.abs(y), jnp.abs(z)))) ** 2)
 
         count = sum(y.size for y in jax.tree.leaves(old))

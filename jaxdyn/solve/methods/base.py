@@ -196,7 +196,7 @@ def checked_rule(until: Until, t: Any, state: Any, data: Any) -> Any:
 def plus(state: Any, *terms: tuple[Any, Any]) -> Any:
     """state + Σ factor·tree."""
 
-    def leaf(y, *slopes):
+    def leaf(y: Any, *slopes: Any):
         for (factor, _), slope in zip(terms, slopes, strict=True):
             y = y + factor * slope
         return y

@@ -22,7 +22,7 @@ class RK4(Fixed):
         h = carried.t - previous.t
         first, last = (self.rate(each.t, each.state, held) for each in (previous, carried))
 
-        def cubic(y, z, dy, dz):
+        def cubic(y: Any, z: Any, dy: Any, dz: Any):
             return (1 - x) * y + x * z + x * (x - 1) * ((1 - 2 * x) * (z - y) + (x - 1) * h * dy + x * h * dz)
 
         return jax.tree.map(cubic, previous.state, carried.state, first, last)

@@ -24,7 +24,7 @@ ERROR = (
 # The free interpolant of order 4 as b_i(θ) = factor · θ² (θ − p)(θ − q) for i > 3; the others are written out below.
 
 
-def tsit5_weights(x):
+def tsit5_weights(x: Any):
     """The interpolant's weights b_1 … b_7 at x = (t − t₀) / h in [0, 1] (Tsitouras 2011, eq 12 ff.)."""
     square = x * x
     return (
