@@ -168,7 +168,7 @@ def test_trials_writes_a_table_data_settings_and_figures(capsys, tmp_path):
     printed = capsys.readouterr().out
     assert "SG" in printed
     assert "92.8 %" in printed
-    assert "ours" not in printed  # not the default protocol
+    assert "ours" not in printed  # not the default settings
     names = {path.name for path in out.iterdir()}
     figures = {f"{name}.{end}" for name in ("trajectories", "outcomes") for end in ("png", "pdf")}
     assert names == {"trials.nc", "trajectories.nc", "settings.toml"} | figures

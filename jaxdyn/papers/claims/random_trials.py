@@ -27,7 +27,7 @@ _DECAY = 0.9975  # `ScalarLaws`' own
 
 @functools.lru_cache(maxsize=4)
 def _trials(system: Any, fast: bool) -> xr.Dataset:
-    """The default protocol's trials, shared by the claims of this module."""
+    """The default settings' trials, shared by the claims of this module."""
     return run_trials(ScalarLaws(system), 1500 if fast else 10_000)
 
 
@@ -66,7 +66,7 @@ def published_table(fast: bool) -> Evidence:
     holds = matches and saddles == 0 and explained
     return Evidence(
         Judgement.WITHIN_FAMILY if holds else Judgement.CONTRADICTED,
-        "the default protocol, which is ours: the paper states the laws of ρ, τ, λ alone. Both published percentages "
+        "the default settings, which are ours: the paper states the laws of ρ, τ, λ alone. Both published percentages "
         "must lie within 99 % sampling error of ours (both samples' error counted), the inner sphere must stay empty, "
         "at most 2 % may be unresolved. A few draws with small ρ are: there a step of μ = 0.05 is too long for the "
         "outer sphere to be stable, so the procedure cycles or diverges. "
@@ -121,7 +121,7 @@ def energies_rise(fast: bool) -> Evidence:
     numbers["objective's own flow (control): largest relative rise of E"] = control
     return Evidence(
         verdict_if(min(lows) > 0.001 and control < 1e-8),
-        "the default protocol's trials that ended on the outer sphere or at the origin: E (F) above its own past "
+        "the default settings' trials that ended on the outer sphere or at the origin: E (F) above its own past "
         "minimum by more than 1e-8 of its size, in more than 0.1 % of them; under SG, F is E. Target moment "
         "E[y²] = max(ρ, τ²/ρ). As a control, E along the objective's flow, which must never rise",
         numbers,

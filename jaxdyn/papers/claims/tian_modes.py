@@ -12,7 +12,7 @@ from ...systems.eigenspace import SymmetricEigenspace, alignment_matrix
 from ...systems.modes import ModeData, Modes, ModeState, Parabola, ParabolaState, mode_integral, parabola_points
 from ...systems.reductions import from_modes
 from .base import Evidence, Judgement, claim, verdict_if
-from .tian_observations import settled
+from .settling import settled
 
 
 @claim(

@@ -4,7 +4,6 @@ Each compares proportions or medians over the same random starts at several valu
 Starts: p(0), s(0) of one mode, the paper's small initial conditions, wide enough to meet both basins.
 """
 
-import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -15,12 +14,10 @@ import numpy as np
 
 from ...arrays import traceable
 from ...intervals import proportion
-from ...solve.ensemble import flow_ensemble
-from ...solve.methods.rest import Rest
-from ...solve.solution import Solution
 from ...systems.eigenspace import EigenspaceState, SymmetricEigenspace, alignment_matrix, commutator
 from ...systems.modes import ModeData, Modes, ModeState, alignment_margin, parabola_points
 from .base import Evidence, claim, verdict_if, worst
+from .settling import settled
 
 COLLAPSED = 1e-4  # s below this at rest
 
@@ -55,33 +52,6 @@ class Ensemble:
             start = ModeState(jnp.asarray(self.p), correlation, None if beta is None else jnp.zeros(self.n))
             with np.errstate(all="ignore"):  # of flows that blow up, as broken ones do
                 return settled(start, systems, self.data, **options)
-
-
-def settled(
-    states: Any, systems: Any, data: Any, *, dt: float = 0.1, tolerance: float = 1e-8, steps: int = 200_000,
-    watch: Any = None,
-) -> Solution:  # fmt: skip
-    """RK4 flows until rest. With `watch` a function of (system, state, data), `states` are its values along the way:
-    after each of the first 2,000 steps, and at 200 times spaced logarithmically after them."""
-    times = None
-    if watch is not None:
-        first = dt * np.arange(min(steps, 2000) + 1)
-        times = np.concatenate([first, np.geomspace(first[-1], dt * steps, 201)[1:]])
-    save = None if watch is None else functools.partial(_watched, watch)
-    return flow_ensemble(
-        _field, states, (systems, data), t1=dt * steps, ts=times, in_axes=(None, 0, 0), solver="rk4", dt=dt,
-        until=Rest(tolerance), save=save, max_steps=steps,
-    )  # fmt: skip
-
-
-def _field(t: Any, state: Any, pair: Any) -> Any:
-    system, data = pair
-    return system.field(t, state, data)
-
-
-def _watched(watch: Any, t: Any, state: Any, pair: Any) -> Any:
-    system, data = pair
-    return watch(system, state, data)
 
 
 def percent(mask: np.ndarray) -> list[float]:

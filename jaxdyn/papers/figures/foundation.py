@@ -61,7 +61,7 @@ PICTURES = (
             "4.11). Ours: ρ = τ = 1, λ = 0.15, β = 0.3, starts on two circles.",
             compute_trajectories, trajectory_panels, 1, 3, 2.7, {"starts": 4}),
     Picture("P-sensitivity", "Outcome percentages over what P §5 leaves open: initial law, n, ema_decay; the published "
-            "values drawn in. Other settings are the default protocol's; 95 % intervals.",
+            "values drawn in. Other settings are the default settings'; 95 % intervals.",
             compute_sensitivity, draw_sensitivity, 2, 2, 6.0, {"n_trials": 10, "max_steps": 5000}),
     Picture("P-spectrum", "Eigenvalues of S = AᵀA on augmented digits: SG and EMA keep them, the objective loses them. "
             "Ours: m = 6, n = 8, λ = 0.001, β = 0.05.", compute_spectra, spectra, 1, 3, 2.5, {"t1": 500.0}),
