@@ -72,17 +72,33 @@ def at(tree: Tree, when: Any, dtype: Any = None) -> Tree:
     return jax.tree.map(number, tree, is_leaf=_is_schedule)
 
 
-def check_schedules(name: str, tree: Any, end: Any, *, low: float = 0.0, high: float = np.inf) -> None:
-    """ValueError unless all schedules in the tree stay finite and in [low, high] from 0 to `end`, where they are looked
-    at (257 places); schedules with traced numbers are not."""
-    if is_traced(tree, end):
+def numbers_at(tree: Tree, when: Any) -> Tree:
+    """The same where schedules have parameters for many trials: their numbers are arrays."""
+    return jax.tree.map(lambda leaf: leaf(when) if _is_schedule(leaf) else leaf, tree, is_leaf=_is_schedule)
+
+
+def check_schedules(
+    name: str, tree: Any, end: Any, *, start: Any = 0.0, low: float = 0.0, high: float = np.inf
+) -> None:
+    """ValueError unless all schedules in the tree stay finite and in [low, high] from `start` to `end`, where they are
+    looked at (257 places); schedules with traced numbers are not."""
+    if is_traced(tree, start, end):
         return
-    places = np.linspace(0, float(np.max(end)), _LOOKS)
+    places = np.linspace(float(start), float(np.max(end)), _LOOKS)
     for leaf in jax.tree.leaves(tree, is_leaf=_is_schedule):
         if not _is_schedule(leaf):
             continue
-        values = np.asarray([leaf(place) for place in places[[0, -1]]] if jnp.ndim(leaf(0.0)) else
-                            jax.vmap(leaf)(jnp.asarray(places)))  # fmt: skip
+        try:
+            several = bool(jnp.ndim(leaf(jnp.asarray(places[-1]))))
+            looked = [leaf(jnp.asarray(place)) for place in places[[0, -1]]] if several else jax.vmap(leaf)(places)
+            values = np.asarray(looked)
+        except (TypeError, ZeroDivisionError) as error:
+            told = str(error).splitlines()[0]
+            raise ValueError(
+                f"{name}: expected a schedule, a function of one number in JAX operations: {told}"
+            ) from None
+        if values.dtype.kind not in "fiu":
+            raise ValueError(f"{name}: expected a schedule of real numbers, got {values.dtype}")
         wrong = ~(np.isfinite(values) & (values >= low) & (values <= high))
         if wrong.any():
             first = np.argwhere(wrong)[0][0]

@@ -10,6 +10,7 @@ import optax
 
 from ..arrays import in_float64
 from ..checks import number
+from ..schedules import is_scheduled
 from ..solve.methods.procedure import Optimizer
 from .linearise import Linearisation, linearise
 
@@ -51,6 +52,8 @@ def largest_lr(
     high = number("high", high, above=low)
     if isinstance(optimizer, optax.GradientTransformation):
         raise ValueError("optimizer: expected a function of the learning rate, such as lambda lr: optax.sgd(lr, 0.9)")
+    if is_scheduled(system):
+        raise ValueError("system: a schedule has no equilibrium; take its numbers at one step, jd.at(system, step)")
     state = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), state)
     bound = _bound(system)
     high = min(high, bound)
@@ -59,7 +62,7 @@ def largest_lr(
     if int(first.doubt):
         raise ValueError(f"state: no learning rate can be said: {first}")
     grid = np.geomspace(low, high, _GRID)
-    grows = np.asarray(at(jnp.asarray(grid)).margin) < 0
+    grows = ~(np.asarray(at(jnp.asarray(grid)).margin) >= 0)  # NaN is no stability
     if not grows.any():
         return bound if high == bound else float("inf")
     index = int(np.argmax(grows))
@@ -68,7 +71,7 @@ def largest_lr(
     inside, outside = grid[index - 1], grid[index]
     for _ in range(_HALVINGS):
         middle = (inside + outside) / 2
-        if float(at(jnp.array([middle])).margin[0]) < 0:
+        if not float(at(jnp.array([middle])).margin[0]) >= 0:
             outside = middle
         else:
             inside = middle

@@ -18,7 +18,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Complex, Float, Integer
 
-from ..arrays import floating_state, is_traced, traceable
+from ..arrays import floating_state, is_traced, scalar, traceable
 from ..checks import number
 from ..schedules import is_scheduled
 from ..solve.methods.procedure import Optimizer, check_optimizer, optimizer_memory, take_step
@@ -28,6 +28,8 @@ from .symmetry import orbit_of
 Directions = Callable[[Any], Any]
 Counts = Integer[Array | np.ndarray, "*batch"] | int
 Numbers = Float[Array | np.ndarray, "*batch"] | float
+_MANY = 10**8  # steps
+_NUDGE, _SMOOTH = 1e-6, 1e-2  # size of a nudge, and how well its image must agree with the derivative
 _RESTS = 1e-6  # residual relative to the state's and the Jacobian's size, above which a state is no equilibrium
 
 
@@ -45,14 +47,16 @@ class Doubt(enum.IntEnum):
 
     NONE = 0
     NOT_FINITE = 1
-    NO_EQUILIBRIUM = 2
-    NO_SYMMETRY = 3
-    ZERO_EIGENVALUE = 4
+    NOT_SMOOTH = 2
+    NO_EQUILIBRIUM = 3
+    NO_SYMMETRY = 4
+    ZERO_EIGENVALUE = 5
 
 
 _WORDS = {
     Doubt.NOT_FINITE: "the map has no finite derivative here (as Adam's at rest, which divides by the root of a second "
     "moment that is zero; or a NaN in the state, the data or the learning rate)",
+    Doubt.NOT_SMOOTH: "the map is not differentiable here: a small nudge does not move as its derivative says",
     Doubt.NO_EQUILIBRIUM: "the state is no equilibrium",
     Doubt.NO_SYMMETRY: "the declared symmetry is none of this system: its tangents are not null vectors",
     Doubt.ZERO_EIGENVALUE: "an eigenvalue beyond the orbit's neither grows nor decays",
@@ -118,7 +122,8 @@ def linearise(
         state: the equilibrium, a pytree of numbers; float32 ones are taken as they are, and `residual` says how good.
         data: what the field takes, such as Moments.
         lr: learning rate of the procedure; None for the flow.
-        optimizer: of the procedure, see `descend`: the map of the state and the optimizer's memory is linearised.
+        optimizer: of the procedure, see `descend`: the map of the state and the optimizer's memory is linearised, its
+            counters after many steps (10⁸), where bias corrections and schedules of its own have come to their end.
         directions: the symmetry, a function from the state to tangent vectors of its orbit (a state
             with a leading axis). Default: the system's own `directions`, if it has any.
         zero_tolerance: an eigenvalue counts as deciding nothing within zero_tolerance·‖J‖.
@@ -157,12 +162,17 @@ def _linearised(
     check_with(system, state, data, lr)
     if not is_traced(zero_tolerance):
         number("zero_tolerance", zero_tolerance, above=0)
+    if lr is not None:
+        lr = scalar("lr", lr, above=0)
     if optimizer is not None and lr is None:
         raise ValueError("lr: an optimizer trains in steps; expected a learning rate")
     move, flat, memory = _map(system, state, data, lr, optimizer)
     growth = jax.jacfwd(move)(flat)
     directions = directions_of(system) if directions is None else directions
-    return _judged(growth, move(flat), state, flat, memory, directions, lr, zero_tolerance)
+    nudge = _NUDGE * jnp.cos(jnp.arange(flat.size) + 0.5)
+    off = jnp.linalg.norm(move(flat + nudge) - move(flat) - growth @ nudge)
+    smooth = off <= _SMOOTH * (jnp.linalg.norm(growth) + _SMOOTH) * jnp.linalg.norm(nudge)
+    return _judged(growth, move(flat), smooth, state, flat, memory, directions, lr, zero_tolerance)
 
 
 def _map(system: Any, state: Any, data: Any, lr: Any, optimizer: Any) -> tuple[Any, Array, int]:
@@ -176,8 +186,10 @@ def _map(system: Any, state: Any, data: Any, lr: Any, optimizer: Any) -> tuple[A
     else:
         check_optimizer(system, optimizer)
     whole = optimizer_memory(system, state, optimizer, lr)
-    # Counters are no numbers that change continuously: they stay where they begin.
+    # Counters are no numbers that change continuously: they stand where many steps have brought them.
     leaves, structure = jax.tree.flatten(whole)
+    late = lambda leaf: jnp.full_like(leaf, _MANY) if jnp.issubdtype(jnp.result_type(leaf), jnp.integer) else leaf  # noqa: E731
+    leaves = [late(leaf) for leaf in leaves]
     inexact = [jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in leaves]
     numbers = [jnp.asarray(leaf, jnp.float64) for leaf, kind in zip(leaves, inexact, strict=True) if kind]
     flat, unravel = ravel_pytree((state, numbers))
@@ -195,7 +207,15 @@ def _map(system: Any, state: Any, data: Any, lr: Any, optimizer: Any) -> tuple[A
 
 
 def _judged(
-    growth: Any, moved: Any, state: Any, flat: Any, memory: int, directions: Any, lr: Any, zero_tolerance: Any
+    growth: Any,
+    moved: Any,
+    smooth: Any,
+    state: Any,
+    flat: Any,
+    memory: int,
+    directions: Any,
+    lr: Any,
+    zero_tolerance: Any,
 ) -> Linearisation:
     size = flat.size
     residual = jnp.max(jnp.abs(moved))
@@ -214,8 +234,8 @@ def _judged(
     doubt = jnp.where(
         ~finite,
         Doubt.NOT_FINITE,
-        jnp.where(~rests, Doubt.NO_EQUILIBRIUM, jnp.where(~is_kept, Doubt.NO_SYMMETRY,
-                  jnp.where(n_zero > orbit_dim, Doubt.ZERO_EIGENVALUE, Doubt.NONE))),
+        jnp.where(~smooth, Doubt.NOT_SMOOTH, jnp.where(~rests, Doubt.NO_EQUILIBRIUM, jnp.where(~is_kept,
+                  Doubt.NO_SYMMETRY, jnp.where(n_zero > orbit_dim, Doubt.ZERO_EIGENVALUE, Doubt.NONE)))),
     )  # fmt: skip
     decided = jnp.where(
         n_unstable == 0,

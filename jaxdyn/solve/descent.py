@@ -11,8 +11,8 @@ from ..arrays import ScalarLike, floating_state, scalar, traceable
 from ..checks import whole_number
 from ..schedules import Schedule, as_schedule, at, check_schedules
 from ..status import Status
-from ..systems.base import DiscreteSystem, Step, check_with, step_of
-from .methods.base import Save, checked_rule, itself
+from ..systems.base import DiscreteSystem, Step, check_rates, check_with, step_of
+from .methods.base import Save, check_rules, checked_rule, itself
 from .methods.procedure import Optimizer, check_optimizer, optimizer_memory, take_step
 from .methods.rest import Rest, Until
 from .solution import Solution
@@ -72,6 +72,8 @@ def descend(
     save_every = None if save_every is None else whole_number("save_every", save_every)
     check_schedules("system", system, steps)
     check_schedules("lr", lr, steps)
+    check_rates(system, lr, steps)
+    check_rules(until, save, dtype, lr)
     memory = optimizer_memory(system, state, optimizer, lr)
     numbers = traceable((system, optimizer, memory, data, lr, until), dtype)
     return _iterate(numbers, state, steps, save_every, itself if save is None else save)
@@ -131,7 +133,8 @@ def _iterate(numbers: Any, state: Any, steps: int, save_every: int | None, save:
             times.append(steps)
         states = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *parts)
     taken, final, _, status = carry
+    status = jnp.where((status == Status.CONVERGED) & (taken == steps), Status.COMPLETED, status)
     times = jnp.asarray(times)
     if save is not itself:
-        states = jax.vmap(lambda step, state: save(step, state, data))(times, states)
+        states = jax.vmap(lambda step, state: save(step, state, data))(jnp.minimum(times, taken), states)
     return Solution(times, states, final, status, taken, taken)

@@ -16,10 +16,10 @@ from ..names import ENGINES
 from ..progress import Progress, shown
 from ..schedules import Schedule, as_schedule, check_schedules
 from ..status import Status
-from ..systems.base import ContinuousSystem, DiscreteSystem, Field, Step, check_lr_with, field_of
+from ..systems.base import ContinuousSystem, DiscreteSystem, Field, Step, check_lr_with, check_rates, field_of
 from .descent import check_procedure
 from .members import Axes, Members, in_states_precision
-from .methods.base import Carried, Held, Method, Save, itself
+from .methods.base import Carried, Held, Method, Save, check_rules, itself
 from .methods.procedure import Optimizer, Procedure
 from .methods.rest import Rest, Until
 from .methods.rk4 import RK4
@@ -97,9 +97,10 @@ def flow_ensemble(
     t0 = number("t0", t0)
     batch = Members.of(system, states, data, in_axes)
     t1 = batch.numbers("t1", t1, above=t0)
-    check_schedules("system", system, t1)
+    check_schedules("system", system, t1, start=t0)
+    check_rules(until, save, batch.dtype)
     times = None if ts is None else _checked_times(ts, t0, t1)
-    tolerance = _rest_tolerance(until, batch.dtype)
+    tolerance = _rest_tolerance(until)
     start = np.full(batch.n, t0, batch.dtype)
     if dt is None:
         if solver == "rk4":
@@ -121,7 +122,9 @@ def flow_ensemble(
         kind = FixedTsit5 if solver == "tsit5" else SOLVERS[solver]
         at_end = bool((counts != counts[0]).any())  # else there is nothing to judge: the engine counts
         limit = max_steps if at_end else int(counts[0])
-    program = kind(batch.parts, _rule(until), isinstance(until, Rest), save or itself, at_end)
+    program = kind(
+        batch.parts, None if isinstance(until, Rest) else until, isinstance(until, Rest), save or itself, at_end
+    )
     options = _Options(engine, devices, progress, _order(longest_first, batch.n))
     return _run(program, batch, held, times, limit, options)
 
@@ -181,12 +184,21 @@ def descend_ensemble(
         rates = batch.numbers("lr", lr, above=0)
         check_lr_with(system, lr)
     check_schedules("system", system, steps)
+    check_rates(system, lr, steps)
+    check_rules(until, save, batch.dtype, lr)
     times = None
     if save_every is not None:
         every = whole_number("save_every", save_every)
         times = np.array(sorted({*range(0, steps + 1, every), steps}), np.float64)
-    held = batch.held(np.zeros(batch.n, np.int32), lr=rates, tolerance=_rest_tolerance(until, batch.dtype))
-    program = Procedure(batch.parts, _rule(until), isinstance(until, Rest), save or itself, False, optimizer)
+    held = batch.held(np.zeros(batch.n, np.int32), lr=rates, tolerance=_rest_tolerance(until))
+    program = Procedure(
+        batch.parts,
+        None if isinstance(until, Rest) else until,
+        isinstance(until, Rest),
+        save or itself,
+        False,
+        optimizer,
+    )
     options = _Options(engine, devices, progress, _order(longest_first, batch.n))
     return _run(program, batch, held, times, steps, options)
 
@@ -198,20 +210,8 @@ class _Options(NamedTuple):
     order: Any
 
 
-def _rest_tolerance(until: Any, dtype: Any) -> float | None:
-    if not isinstance(until, Rest):
-        return None
-    if float(until.tolerance) < 4 * jnp.finfo(dtype).eps:
-        raise ValueError(
-            f"until: {dtype} cannot resolve rest to {float(until.tolerance):g}; use float64 or a larger one"
-        )
-    return float(until.tolerance)
-
-
-def _rule(until: Any) -> Until | None:
-    if until is not None and not isinstance(until, Rest) and not callable(until):
-        raise ValueError(f"until: expected Rest(tolerance) or a function (t, state, data) -> bool, got {until!r}")
-    return None if isinstance(until, Rest) else until
+def _rest_tolerance(until: Any) -> float | None:
+    return float(until.tolerance) if isinstance(until, Rest) else None
 
 
 def _order(longest_first: Any, n: int) -> np.ndarray | None:
@@ -279,7 +279,9 @@ def _run(program: Method, batch: Members, held: Held, times: Any, limit: int, op
     reached = np.asarray(end.t)
     status = np.where(_completed(program, finished, held, limit), Status.COMPLETED, finished.status).astype(np.int8)
     if times is None:
-        at, states = reached[:, None], _saved(program.save, reached[:, None], end.state, held.data)
+        asked = np.full(batch.n, limit) if isinstance(program, Procedure) else np.asarray(held.t1)
+        at = asked[:1] if (asked == asked[0]).all() else asked[:, None]
+        states = _saved(program.save, reached[:, None], end.state, held.data)
     else:
         at = times.astype(np.int64) if isinstance(program, Procedure) else times.astype(batch.dtype)
         last = _saved(program.save, reached[:, None], end.state, held.data)
@@ -306,9 +308,9 @@ def _started(program: Method, batch: Members, held: Held, engine: str, on: dict[
 
 def _completed(program: Method, finished: Any, held: Held, limit: int) -> np.ndarray:
     """The trials that reached the end of their time, or all the steps that were asked for."""
-    if program.at_end:
-        return (finished.status == Status.CONVERGED) & (np.asarray(finished.states.t) >= held.t1)
-    return finished.status == Status.OUT_OF_STEPS
+    if isinstance(program, Procedure):
+        return (finished.status != Status.DIVERGED) & (finished.steps >= limit)
+    return (finished.status != Status.DIVERGED) & (np.asarray(finished.states.t) >= held.t1)
 
 
 def _saved(save: Save, times: np.ndarray, states: Any, data: Any) -> Any:

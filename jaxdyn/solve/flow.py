@@ -16,7 +16,7 @@ from ..checks import one_of, whole_number
 from ..schedules import at, check_schedules
 from ..status import Status
 from ..systems.base import ContinuousSystem, Field, check_with, field_of
-from .methods.base import Save, check_rate, checked_rule, itself
+from .methods.base import Save, check_rate, check_rules, checked_rule, itself
 from .methods.rest import Rest, Until
 from .solution import Solution
 
@@ -84,7 +84,10 @@ def flow(
     t0 = scalar("t0", t0)
     t1 = scalar("t1", t1) if is_traced(t0) else scalar("t1", t1, above=float(t0))
     one_of("solver", solver, tuple(SOLVERS))
-    check_schedules("system", system, t1)
+    check_schedules("system", system, t1, start=t0)
+    check_rules(until, save, dtype)
+    if dt is not None and solver != "kvaerno5" and (rtol is not None or atol is not None):
+        raise ValueError("rtol, atol: steps of a fixed size dt have no error to control")
     single = jnp.finfo(dtype).bits <= 32
     rtol = scalar("rtol", (1e-5 if single else 1e-8) if rtol is None else rtol, above=0)
     atol = scalar("atol", (1e-7 if single else 1e-10) if atol is None else atol, above=0)
@@ -124,9 +127,7 @@ def _integrate(numbers: Any, state: Any, times: Any, solver: Any, max_steps: Any
 
     events = [_not_finite] if until is None else [_not_finite, _ended(until)]
     if dt is None:
-        # Below dtmin time no longer advances: a solution that needs such steps has blown up.
-        dtmin = 8 * jnp.finfo(dtype).eps * jnp.maximum(jnp.abs(t0), jnp.abs(t1))
-        controller = diffrax.PIDController(rtol=rtol, atol=atol, norm=_finite_norm, dtmin=dtmin)
+        controller = _Advancing(rtol=rtol, atol=atol, norm=_finite_norm)
         first = _first_step(field, state, data, t0, t1, rtol, atol)
     else:
         controller, first = diffrax.ConstantStepSize(), dt
@@ -160,10 +161,15 @@ def _integrate(numbers: Any, state: Any, times: Any, solver: Any, max_steps: Any
     status = jnp.where(
         result == diffrax.RESULTS.max_steps_reached,
         Status.OUT_OF_STEPS,
-        jnp.where(stepped & finite, jnp.where(ended, Status.CONVERGED, Status.COMPLETED), Status.DIVERGED),
+        jnp.where(
+            stepped & finite, jnp.where(ended & (stopped_at < t1), Status.CONVERGED, Status.COMPLETED), Status.DIVERGED
+        ),
     )
+    # Traced times cannot be looked at before.
+    known = jnp.isfinite(t0) & jnp.isfinite(t1) & jnp.isfinite(times).all()
+    status = jnp.where(known, status, Status.DIVERGED)
     if save is not itself:
-        states = jax.vmap(lambda t, y: save(t, y, data))(times, states)
+        states = jax.vmap(lambda t, y: save(t, y, data))(jnp.minimum(times, stopped_at), states)
     return Solution(times, states, final, status, solution.stats["num_steps"], stopped_at)
 
 
@@ -188,6 +194,21 @@ def _finite_norm(error: Any) -> Array:
     """Root mean square; a step that leaves the finite numbers is a very bad one, to be retried shorter."""
     norm = optimistix.rms_norm(error)
     return jnp.where(jnp.isfinite(norm), norm, 1e8)
+
+
+class _Advancing(diffrax.PIDController):
+    """The PID controller; a solution that needs steps in which time hardly advances has blown up, and the run fails."""
+
+    def adapt_step_size(
+        self, t0: Any, t1: Any, y0: Any, y1_candidate: Any, args: Any, y_error: Any, error_order: Any,
+        controller_state: Any,
+    ):  # fmt: skip
+        keeps, start, end, jumped, state, result = super().adapt_step_size(
+            t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state
+        )
+        stands = end - start <= 4 * jnp.finfo(jnp.result_type(start)).eps * jnp.abs(start)
+        result = diffrax.RESULTS.where(stands, diffrax.RESULTS.dt_min_reached, result)
+        return keeps, start, end, jumped, state, result
 
 
 def _first_step(field: Field, state: Any, data: Any, t0: Array, t1: Array, rtol: Array, atol: Array) -> Array:

@@ -57,6 +57,8 @@ class Members:
         parts, numbers = Skeleton.of(system)
         trees = {"system": traceable(numbers, dtype), "states": states, "data": traceable(data, dtype)}
         axes = [_leaf_axes(name, axis, tree) for (name, tree), axis in zip(trees.items(), in_axes, strict=True)]
+        if not jax.tree.leaves(axes[0]) and any(axis == 0 for axis in jax.tree.leaves(in_axes[0])):
+            raise ValueError("in_axes: it says that the system differs from trial to trial, but it has no arrays")
         n = _trials(trees, axes)
         spread = [_spread(tree, axis, n) for tree, axis in zip(trees.values(), axes, strict=True)]
         one = jax.tree.map(lambda leaf: leaf[0], (spread[1], spread[2]))

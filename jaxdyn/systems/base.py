@@ -26,6 +26,11 @@ example of it in `tests/registry.py`. Solvers, engines, stability and the tests 
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
+from ..arrays import is_traced
+from ..schedules import is_scheduled, numbers_at
+
 Field = Callable[[Any, Any, Any], Any]
 Step = Callable[[Any, Any, Any], Any]
 
@@ -88,6 +93,14 @@ def check_lr_with(system: Any, lr: Any) -> None:
     """The system's own check of a learning rate, if it has one."""
     if hasattr(system, "check_lr"):
         system.check_lr(lr)
+
+
+def check_rates(system: Any, lr: Any, steps: int) -> None:
+    """`check_lr` along schedules, where they are looked at: at 17 places of a procedure of so many steps."""
+    if not is_scheduled((system, lr)) or is_traced(system, lr):
+        return
+    for place in np.linspace(0, steps, 17):
+        check_lr_with(numbers_at(system, place), numbers_at(lr, place))
 
 
 def directions_of(system: Any) -> Callable[[Any], Any] | None:

@@ -15,6 +15,7 @@ from ..equilibria.census import census, equilibria
 from ..equilibria.equations import decay_bound
 from ..equilibria.result import Equilibria
 from ..moments import Moments
+from ..schedules import is_scheduled
 from ..systems.siamese import MovingAverage, Siamese, StopGradient
 from .base import UNSETTLED, Classified, Drawn, Ended, settled
 from .draws import draw_blocks, sample
@@ -46,19 +47,28 @@ class Given:
     census: Equilibria | None = None
 
     def __post_init__(self):
+        if not isinstance(self.system, Siamese):
+            raise ValueError(
+                f"system: expected StopGradient, MovingAverage or Objective, got {type(self.system).__name__}"
+            )
+        if not isinstance(self.moments, Moments):
+            raise ValueError(f"moments: expected Moments, got {type(self.moments).__name__}")
         number("lr", self.lr, above=0)
         self.system.check_lr(self.lr)
         if self.census is None:
             return
+        if not isinstance(self.census, Equilibria):
+            raise ValueError(f"census: expected an answer of equilibria, got {type(self.census).__name__}")
         pairs: list[tuple[Any, Any]] = [(self.census.moments, self.moments)]
         if type(self.census.system) is not type(self.system):
             raise ValueError(
                 f"census: expected one of {type(self.system).__name__}, got {type(self.census.system).__name__}"
             )
-        pairs.append((self.census.system, self.system))
+        if not is_scheduled(self.system):  # where numbers change, the census says which equilibria are meant
+            pairs.append((self.census.system, self.system))
         for have, want in pairs:
             leaves = [jax.tree.leaves(tree) for tree in (have, want)]
-            if not all(map(_same, *leaves)):
+            if len(leaves[0]) != len(leaves[1]) or not all(map(_same, *leaves)):
                 raise ValueError(f"census: expected one of these {type(want).__name__} numbers, got {have} for {want}")
 
     @property

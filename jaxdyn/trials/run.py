@@ -112,6 +112,12 @@ def run_problems(
     returns for it alone.
     """
     stopping = Stopping() if stopping is None else stopping
+    for name, value, kind in [
+        ("stopping", stopping, Stopping),
+        *(("starts", each, Starts) for each in starts or () if each),
+    ]:
+        if not isinstance(value, kind):
+            raise ValueError(f"{name}: expected {kind.__name__}, got {type(value).__name__}")
     first = _checked(several, engine, dtype, stopping)
     n_trials = whole_number("n_trials", n_trials, high=2**32)
     seed = whole_number("seed", seed, low=0, high=2**32 - 1)

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..engines.blocks import blockwise
 from ..moments import Moments
+from ..schedules import as_schedule, check_schedules
 from ..status import Status
 from ..systems.siamese import MovingAverage, Objective, StopGradient
 from ..systems.spheres import ScalarData, distance_to_sphere, radii
@@ -20,6 +21,7 @@ from .scalar_laws import ScalarLaws
 from .starts import Starts
 
 _MAX_REDRAWS = 10_000
+_LONG = 400_000  # steps over which a schedule is looked at
 
 
 class Outcome(enum.IntEnum):
@@ -102,6 +104,8 @@ def draw(laws: ScalarLaws, starts: Starts, seed: int, indices: np.ndarray, dtype
     cast = jax.tree.map(lambda leaf: leaf.astype(dtype), drawn)
     ratio = np.full(indices.size, laws.predictor_lr_ratio, dtype)
     scheduled = callable(laws.ema_decay)
+    if scheduled:
+        check_schedules("ema_decay", as_schedule(laws.ema_decay), _LONG, high=1.0)
     decay = None if scheduled else np.full(indices.size, laws.ema_decay, dtype)
     set_up = _set_up(laws.system, laws.ema_decay if scheduled else None)
     systems, moments, states = blockwise(set_up, cast, ratio, decay)

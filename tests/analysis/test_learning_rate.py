@@ -110,8 +110,10 @@ def test_what_is_no_equilibrium_gets_no_verdict():
     for doubt, wrong in cases.items():
         found = jd.linearise(system, wrong, MOMENTS)
         assert (int(found.verdict), int(found.doubt)) == (jd.Verdict.UNDETERMINED, doubt)
-    lost = jd.linearise(system, state, MOMENTS, lr=float("nan"))
-    assert int(lost.doubt) == jd.Doubt.NOT_FINITE
+    lost = jax.jit(lambda lr: jd.linearise(system, state, MOMENTS, lr=lr))(float("nan"))
+    assert (int(lost.verdict), int(lost.doubt)) == (jd.Verdict.UNDETERMINED, jd.Doubt.NOT_FINITE)
+    with pytest.raises(ValueError, match="lr: expected a number > 0, got nan"):
+        jd.linearise(system, state, MOMENTS, lr=float("nan"))
     with pytest.raises(ValueError, match="zero_tolerance"):
         jd.linearise(system, state, MOMENTS, zero_tolerance=float("nan"))
 

@@ -86,5 +86,7 @@ def test_distance_is_a_distance():
 def test_stability_asks_for_float64():
     system = jd.StopGradient(0.1)
     state = system.state(encoder=np.zeros((2, 1), np.float32), predictor=np.zeros((2, 2), np.float32))
+    verdict = lambda state: linearise(system, state, jd.Moments.scalar(1.0, 1.0)).verdict  # noqa: E731
+    assert int(verdict(state)) == Verdict.STABLE
     with pytest.raises(ValueError, match="float64"):
-        linearise(system, state, jd.Moments.scalar(1.0, 1.0))
+        jax.jit(verdict)(state)

@@ -158,3 +158,19 @@ def test_a_users_own_symmetry_is_divided_out():
     step = lambda y, data, lr: y + lr * ring(0.0, y, data)  # noqa: E731
     assert int(jd.linearise(step, at, 1.0, lr=0.9, directions=turn).verdict) == jd.Verdict.STABLE
     assert int(jd.linearise(step, at, 1.0, lr=1.1, directions=turn).verdict) == jd.Verdict.REPELLER
+
+
+def test_a_census_of_other_numbers_is_refused():
+    data = jd.Moments.scalar(1.0, 0.9)
+    census = jd.equilibria(jd.StopGradient(0.05), data)
+    for other in (jd.Given(jd.StopGradient(0.05), data), jd.Given(jd.StopGradient(0.05), data, census=census)):
+        assert other.moments is data
+    with pytest.raises(ValueError, match="census: expected one of these StopGradient numbers"):
+        jd.Given(jd.StopGradient(0.06), data, census=census)
+    # Where numbers change, the census says which equilibria are meant.
+    jd.Given(jd.StopGradient(lambda step: 0.05 + 0.01 / (1 + step)), data, census=census)
+
+
+def test_decays_that_leave_the_unit_interval_are_refused():
+    with pytest.raises(ValueError, match="ema_decay"):
+        jd.run_trials(jd.ScalarLaws("ema", ema_decay=lambda step: 0.9 + step), 4)

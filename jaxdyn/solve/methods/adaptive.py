@@ -36,7 +36,8 @@ class Adaptive(Flow):
     def step(self, carried: Carried, held: Held) -> Carried:
         # Of what remains, so that a rejected last step is a shorter one.
         last = carried.dt >= (held.t1 - carried.t) * (1 - 100 * jnp.finfo(carried.t.dtype).eps)
-        h = jnp.where(last, held.t1 - carried.t, carried.dt)
+        then = jnp.where(last, held.t1, carried.t + carried.dt)
+        h = then - carried.t  # what the time really gains: far from 0 not what was asked for
         new, error, rate = self.attempt(carried, held, h)
         square = self._mean_square(error, carried.state, new, held)
         stands = square < 1
@@ -47,13 +48,12 @@ class Adaptive(Flow):
             jnp.where(stands, 1.0, _SHRINK),
             jnp.where(stands, _GROW, _SAFETY),
         )
-        dt = h * factor
+        dt = jnp.where(h > 0, h, carried.dt) * factor
         # Steps that no longer advance the time: the trial cannot go on, which engines see by a number not finite.
-        stuck = (dt <= 4 * jnp.finfo(carried.t.dtype).eps * jnp.abs(carried.t)) & ~stands
+        stuck = ((dt <= 4 * jnp.finfo(carried.t.dtype).eps * jnp.abs(carried.t)) & ~stands) | (~last & (h <= 0))
         keep = lambda new, old: jnp.where(stands, new, old)  # noqa: E731
-        then = keep(jnp.where(last, held.t1, carried.t + h), carried.t)
         return Carried(
-            then,
+            keep(then, carried.t),
             jax.tree.map(keep, new, carried.state),
             jnp.where(stuck, jnp.nan, dt),
             jax.tree.map(keep, rate, carried.rate),

@@ -19,8 +19,10 @@ from typing import Any, ClassVar, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from ...schedules import at
+from ...arrays import is_traced
+from ...schedules import at, is_scheduled
 from ...systems.base import field_of
 from .rest import Rest, Until
 
@@ -71,14 +73,12 @@ class Skeleton:
     @classmethod
     def of(cls, system: Any) -> tuple["Skeleton", Any]:
         """The parts of a system, and its numbers (arrays and floats)."""
-        if not isinstance(system, eqx.Module):
-            return cls(system, ""), None
         numbers, static = eqx.partition(system, lambda leaf: eqx.is_inexact_array_like(leaf) or eqx.is_array(leaf))
         return cls(static, repr(jax.tree.leaves(static))), numbers
 
     def whole(self, numbers: Any) -> Any:
         """The system with these numbers."""
-        return eqx.combine(numbers, self.static) if isinstance(self.static, eqx.Module) else self.static
+        return eqx.combine(numbers, self.static)
 
 
 def itself(t: Any, state: Any, data: Any) -> Any:
@@ -191,6 +191,34 @@ def checked_rule(until: Until, t: Any, state: Any, data: Any) -> Any:
         got = f"{jnp.result_type(ended)}{list(jnp.shape(ended))}"
         raise ValueError(f"until: expected one truth value, got {got}; reduce it by .all()")
     return ended
+
+
+def check_rules(until: Any, save: Any, dtype: Any, lr: Any = None) -> None:
+    """ValueError unless `until` and `save` are what they can be, and rest can be told from rounding."""
+    if save is not None and not callable(save):
+        raise ValueError(f"save: expected a function (t, state, data), got {save!r}")
+    if until is None or is_traced(until, lr):
+        return
+    if not isinstance(until, Rest):
+        if not callable(until) or isinstance(until, type):
+            raise ValueError(f"until: expected Rest(tolerance) or a function (t, state, data) -> bool, got {until!r}")
+        return
+    tolerance, eps = float(until.tolerance), float(jnp.finfo(dtype).eps)
+    if tolerance < 4 * eps:
+        raise ValueError(f"until: {dtype} cannot resolve rest to {tolerance:g}; use float64, or a larger one")
+    if lr is not None and not is_scheduled(lr) and tolerance * float(np.min(lr)) < eps:
+        raise ValueError(f"until: a step of {float(np.min(lr)):g} at rest to {tolerance:g} is below {dtype}'s rounding")
+
+
+def check_like(name: str, state: Any, new: Any) -> None:
+    """ValueError unless a new state is like the old one, in structure, shapes and floating dtype; at trace time."""
+    told = [jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", tree) for tree in (state, new)]
+    same = jax.tree.structure(state) == jax.tree.structure(new) and all(
+        jnp.shape(a) == jnp.shape(b) and jnp.issubdtype(jnp.result_type(b), jnp.floating)
+        for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True)
+    )
+    if not same:
+        raise ValueError(f"{name}: expected a state like its argument's, {told[0]}, got {told[1]}")
 
 
 def plus(state: Any, *terms: tuple[Any, Any]) -> Any:

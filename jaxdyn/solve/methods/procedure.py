@@ -10,7 +10,7 @@ import optax
 
 from ...schedules import at
 from ...systems.base import TrainableSystem, step_of
-from .base import Carried, Held, Method
+from .base import Carried, Held, Method, check_like
 from .rest import Rest
 
 Optimizer: TypeAlias = optax.GradientTransformation | Callable[[Any], optax.GradientTransformation]
@@ -55,7 +55,9 @@ def take_step(
     when = jnp.asarray(taken, dtype)
     now, lr = at(system, when, dtype), at(lr, when, dtype)
     if optimizer is None:
-        return step_of(now)(state, data, lr), memory
+        new = step_of(now)(state, data, lr)
+        check_like("step", state, new)
+        return jax.tree.map(lambda part: part.astype(dtype), new), memory
     update, memory = transformation(optimizer, lr).update(now.gradient(state, data), memory, now.learns(state))
     return now.advance(state, jax.tree.map(lambda part: part.astype(dtype), update), lr), memory
 

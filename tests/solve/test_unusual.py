@@ -1,0 +1,130 @@
+"""One step beside the usual: systems of other kinds, times far from zero, rules that cannot be met."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from registry import EXAMPLES, moments
+
+import jaxdyn as jd
+
+
+class Decay(NamedTuple):
+    """A user's own system without equinox: ẏ = −rate·y, a pytree."""
+
+    rate: Any
+
+    def field(self, t, state, data):
+        return -self.rate * state
+
+    def step(self, state, data, lr):
+        return state - lr * self.rate * state
+
+
+def test_any_pytree_system_may_differ_from_trial_to_trial():
+    rates = jnp.array([0.5, 1.0, 2.0])
+    many = jd.flow_ensemble(Decay(rates), np.ones(3), None, t1=1.0, in_axes=(0, 0, None))
+    np.testing.assert_allclose(many.final, np.exp(-rates), rtol=1e-6)
+    steps = jd.descend_ensemble(Decay(rates), np.ones(3), None, lr=0.1, steps=3, in_axes=(0, 0, None))
+    np.testing.assert_allclose(steps.final, (1 - 0.1 * rates) ** 3, rtol=1e-14)
+    for rate in (0.5, 2.0):  # its numbers are none of the program's: the second one is not the first one's answer
+        one = jd.flow_ensemble(Decay(rate), np.ones(1), None, t1=1.0)
+        np.testing.assert_allclose(one.final, np.exp(-rate), rtol=1e-6)
+    with pytest.raises(ValueError, match="it has no arrays"):
+        jd.flow_ensemble(lambda t, y, p: -y, np.ones(3), None, t1=1.0, in_axes=(0, 0, None))
+
+
+def test_a_fast_start_before_a_long_end_is_resolved():
+    """ẏ = −10⁴(y − ½) in float32, to t = 10⁴: the first steps are far below 8 roundings of the end."""
+    fast = lambda t, y, p: -1e4 * (y - 0.5)  # noqa: E731
+    path = jd.flow(fast, jnp.ones(1, jnp.float32), None, t1=1e4, ts=[1e-4, 1e4], solver="kvaerno5")
+    assert int(path.status) == jd.Status.COMPLETED
+    np.testing.assert_allclose(path.states[:, 0], [0.5 + 0.5 * np.exp(-1), 0.5], rtol=2e-4)
+
+
+def test_ensembles_far_from_time_zero_gain_the_time_they_say():
+    """At t = 10¹⁰ a time resolves 2·10⁻⁶: a step of 10⁻⁵ gains what is left of it after rounding."""
+    t0 = 1e10
+    many = jd.flow_ensemble(lambda t, y, p: -p * y, np.ones(2), np.array([1.0, 1e2]), t0=t0, t1=t0 + 1,
+                            in_axes=(None, 0, 0))  # fmt: skip
+    assert (many.status == jd.Status.COMPLETED).all()
+    np.testing.assert_allclose(many.final, np.exp([-1.0, -1e2]), rtol=1e-4, atol=1e-8)
+
+
+def test_nan_times_are_no_success():
+    end = jax.jit(lambda t1: jd.flow(Decay(1.0), jnp.ones(1), None, t1=t1).status)
+    assert (int(end(1.0)), int(end(float("nan")))) == (jd.Status.COMPLETED, jd.Status.DIVERGED)
+
+
+def test_what_is_saved_is_saved_where_the_run_ended():
+    """A run that ends at t ≈ 0.69 holds its last state; what is computed of state and time is computed there."""
+    ended = lambda t, y, p: y[0] < 0.5  # noqa: E731
+    path = jd.flow(Decay(1.0), jnp.ones(1), None, t1=3.0, ts=[0.0, 1.0, 3.0], until=ended, save=lambda t, y, p: t)
+    assert int(path.status) == jd.Status.CONVERGED
+    np.testing.assert_allclose(path.states, [0.0, path.stopped_at, path.stopped_at])
+    taken = jd.descend(
+        Decay(1.0), jnp.ones(1), None, lr=0.5, steps=9, save_every=3, until=ended, save=lambda t, y, p: t
+    )
+    np.testing.assert_array_equal(taken.states, [0, 2, 2, 2])
+
+
+def test_ensembles_say_at_which_times_their_last_states_are():
+    same = jd.flow_ensemble(Decay(1.0), np.ones((2, 1)), None, t1=2.0)
+    np.testing.assert_array_equal(same.times, [2.0])
+    several = jd.flow_ensemble(Decay(1.0), np.ones((2, 1)), None, t1=np.array([1.0, 2.0]))
+    np.testing.assert_array_equal(several.times, [[1.0], [2.0]])
+
+
+def test_rest_below_rounding_and_rules_of_other_kinds_are_refused():
+    system, start, data = jd.StopGradient(0.05), EXAMPLES["sg"].state(2, 1), moments(1)
+    single = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), start)
+    for run in (
+        lambda **o: jd.flow(system, single, data, t1=1.0, **o),
+        lambda **o: jd.descend(system, single, data, lr=0.1, steps=5, **o),
+    ):
+        with pytest.raises(ValueError, match="float32 cannot resolve rest to 1e-10"):
+            run(until=jd.Rest(1e-10))
+    with pytest.raises(ValueError, match="below float64's rounding"):
+        jd.descend(system, start, data, lr=1e-6, steps=5, until=jd.Rest(1e-12))
+    with pytest.raises(ValueError, match="until: expected Rest"):
+        jd.flow(system, start, data, t1=1.0, until=jd.Rest)  # type: ignore[arg-type]  # the class, no rule of it
+    with pytest.raises(ValueError, match="no error to control"):
+        jd.flow(system, start, data, t1=1.0, dt=0.1, rtol=1e-3)
+
+
+def test_steps_return_a_state_like_their_own():
+    wrong = [lambda y, p, lr: y[:1], lambda y, p, lr: (y, y), lambda y, p, lr: y > 0]
+    for step in wrong:
+        with pytest.raises(ValueError, match="step: expected a state like its argument's"):
+            jd.descend(step, jnp.ones(2), None, lr=0.1, steps=2)
+        with pytest.raises(ValueError, match="step: expected a state like its argument's"):
+            jd.descend_ensemble(step, np.ones((3, 2)), None, lr=0.1, steps=2)
+
+
+def test_teacher_rates_are_checked_along_schedules():
+    """β·lr <= 1 at step 0, and beyond 1 at the end."""
+    system = jd.MovingAverage(0.1, ema_rate=5.0)
+    start, data = system.random_state(jax.random.key(0), n=2, m=1), moments(1)
+    with pytest.raises(ValueError, match="ema_rate"):
+        jd.descend(system, start, data, lr=lambda step: 0.1 + 0.01 * step, steps=50)
+    late = jd.StopGradient(lambda t: jnp.where(t < 1, jnp.nan, 0.1))  # not looked at before the run begins
+    ended = jd.flow(late, EXAMPLES["sg"].state(2, 1), data, t0=2.0, t1=3.0)
+    assert int(ended.status) == jd.Status.COMPLETED
+
+
+def test_kinks_and_warm_ups_at_an_equilibrium():
+    kink = lambda t, y, p: -jnp.where(y > 0, y, -2 * y)  # noqa: E731
+    found = jd.linearise(kink, jnp.zeros(1), None)
+    assert (int(found.verdict), int(found.doubt)) == (jd.Verdict.UNDETERMINED, jd.Doubt.NOT_SMOOTH)
+    # A warm-up of the optimizer's own: after many steps the same map, and the same verdict.
+    warmed = lambda lr: optax.chain(optax.trace(0.9), optax.scale_by_schedule(optax.linear_schedule(-lr / 9, -lr, 99)))  # noqa: E731
+    settled = lambda lr: optax.chain(optax.trace(0.9), optax.scale(-lr))  # noqa: E731
+    system, data = jd.StopGradient(0.05), jd.Moments.scalar(1.0, 0.9)
+    state = jd.equilibria(system, data).stable[-1].state
+    largest = [jd.largest_lr(system, state, data, optimizer=optimizer) for optimizer in (warmed, settled)]
+    assert largest[0] == pytest.approx(largest[1], rel=1e-9)
+    with pytest.raises(ValueError, match="a schedule has no equilibrium"):
+        jd.largest_lr(jd.StopGradient(lambda t: 0.05), state, data)
