@@ -79,6 +79,10 @@ class Moments(eqx.Module):
         joint = np.asarray(jnp.block([[self.xx, self.yx.T], [self.yx, yy]]), np.float64)
         return _is_positive_semidefinite(joint, rounding_slack(self.xx.dtype))
 
+    def in_working_precision(self) -> "Moments":
+        """The same in the precision JAX computes in here: float32 unless x64 is enabled."""
+        return jax.tree.map(lambda leaf: jnp.asarray(leaf, jax.dtypes.canonicalize_dtype(leaf.dtype)), self)
+
     def required_yy(self, purpose: str) -> Float[Array, "m m"]:
         """`yy`, or a ValueError that names who needs it."""
         if self.yy is None:

@@ -150,3 +150,17 @@ def test_moments_batch_under_vmap():
     batch = jax.vmap(jd.Moments.scalar)(rho, tau)
     assert batch.xx.shape == (2, 1, 1)
     np.testing.assert_allclose(batch.yx[:, 0, 0], tau)
+
+
+def test_fields_called_by_hand_work_in_either_precision():
+    """Moments are kept in float64; a field called where JAX computes in float32 takes them, with no warning."""
+    data = jd.Moments([[1.0]], [[0.8]], [[1.0]])
+    with jax.enable_x64(False):
+        for system in (jd.StopGradient(0.05), jd.Objective(0.05), jd.MovingAverage(0.05, ema_rate=0.1)):
+            state = system.random_state(jax.random.key(0), n=2, m=1)
+            rate, energy = system.field(0.0, state, data), system.surrogate(state, data)
+            assert rate.encoder.dtype == energy.dtype == jnp.float32
+            double = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), state)
+            with jax.enable_x64(True):
+                want = system.field(0.0, jax.tree.map(jnp.asarray, double), data)
+            np.testing.assert_allclose(rate.encoder, want.encoder, rtol=1e-5, atol=1e-6)

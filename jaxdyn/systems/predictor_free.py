@@ -38,6 +38,7 @@ class PredictorFree(eqx.Module):
         return PairState(a, c)
 
     def field(self, t: Any, state: PairState, moments: Moments) -> PairState:
+        moments = moments.in_working_precision()
         a = state.encoder
         c = a if self.ema_rate is None else state.teacher
         rate = -(a @ moments.xx - c @ moments.yx) - self.weight_decay * a

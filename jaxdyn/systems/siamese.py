@@ -179,6 +179,7 @@ class Siamese(eqx.Module):
 
     def _energy(self, state: Any, teacher: jax.Array, moments: Moments) -> Float[Array, ""]:
         """½ E‖B A x − C y‖² + ½ (λ_A ‖A‖² + λ_B ‖B‖²), written out in the second moments."""
+        moments = moments.in_working_precision()
         prediction = state.predictor @ state.encoder
         fit = (
             jnp.sum(prediction * (prediction @ moments.xx)) / 2
@@ -242,6 +243,7 @@ class Objective(_StudentOnly):
     """
 
     def gradient(self, state: StudentState, moments: Moments) -> StudentState:
+        moments = moments.in_working_precision()
         stopped = self._stopped_gradient(state, state.encoder, moments)
         a, b = state.encoder, state.predictor
         through_target = a @ moments.required_yy("the objective") - b @ a @ moments.yx.T
@@ -354,6 +356,7 @@ def residual(
     chex.assert_equal_shape([encoder, teacher])
     chex.assert_shape(predictor, (encoder.shape[0], encoder.shape[0]))
     chex.assert_shape([moments.xx, moments.yx], (encoder.shape[1], encoder.shape[1]))
+    moments = moments.in_working_precision()
     return predictor @ encoder @ moments.xx - teacher @ moments.yx
 
 

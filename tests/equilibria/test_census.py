@@ -237,8 +237,7 @@ def test_the_objective_has_the_origin_alone():
 
 def test_wrong_arguments():
     moments = jd.Moments.scalar(1.0, 0.8)
-    with jax.enable_x64(False):
-        single = jd.Moments.scalar(1.0, 0.8)
+    single = jd.Moments(np.ones((1, 1), np.float32), np.full((1, 1), 0.8, np.float32))
     with pytest.raises(ValueError, match="float64"):
         equilibria(jd.StopGradient(0.1), single)
     with pytest.raises(ValueError, match="n: expected"):
