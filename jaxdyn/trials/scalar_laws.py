@@ -51,7 +51,8 @@ class ScalarLaws:
     predictor_lr_ratio: float = 1.0
     """α_p > 0, learning rate of the predictor over that of the encoder."""
     ema_decay: Any = 0.9975
-    """Decay α in [0, 1] of the moving-average teacher, per step: C ← αC + (1 − α)A; or a schedule of the steps."""
+    """Decay α in [0, 1] of the moving-average teacher, per step: C ← αC + (1 − α)A; or a schedule of the steps. Of
+    system ema alone: for another one, what is not the default is refused."""
 
     m: ClassVar[int] = 1
 
@@ -70,6 +71,8 @@ class ScalarLaws:
         number("predictor_lr_ratio", self.predictor_lr_ratio, above=0)
         if not callable(self.ema_decay):
             number("ema_decay", self.ema_decay, low=0, high=1)
+        if self.system != "ema" and self.ema_decay != ScalarLaws.ema_decay:
+            raise ValueError(f"ema_decay: it belongs to system ema, got {self.ema_decay!r} for {self.system}")
         if self.lr_cap is not None:
             number("lr_cap", self.lr_cap, above=0)
 

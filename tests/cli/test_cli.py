@@ -36,6 +36,7 @@ def lines(text):
         (["trials", "--n-trials", "-5"], "n_trials: expected a whole number >= 1, got -5"),
         (["trials", "--lr", "0"], "lr: expected a law of positive numbers"),
         (["trials", "--lr", "-0.1"], "lr: expected a law of positive numbers"),
+        (["trials", "--systems", "sg", "--ema-decay", "0.9"], "ema_decay: it belongs to system ema"),
         (["trials", "--ema-decay", "1.2"], "ema_decay: expected a number in [0, 1], got 1.2"),
         (["trials", "--weight-decay", "uniform(-1, 0.1)"], "weight_decay: expected a law of numbers >= 0"),
         (["trials", "--rho", "gauss(0, 1)"], "rho: expected one of constant"),

@@ -53,6 +53,8 @@ def test_bad_laws_are_refused(text):
         ({"rho": 3.0, "tau": 0.1, "weight_decay": 1.0}, "discriminant: these laws"),
         ({"n": 0}, "n: expected"),
         ({"ema_decay": 1.1}, "ema_decay"),
+        ({"ema_decay": 0.99}, "ema_decay: it belongs to system ema, got 0.99 for sg"),
+        ({"system": "objective", "ema_decay": lambda step: 0.99}, "ema_decay: it belongs to system ema"),
         ({"ema_decay": float("nan")}, "ema_decay"),
         ({"tolerance": 0.0}, "tolerance"),
         ({"max_steps": 0}, "max_steps"),

@@ -38,7 +38,8 @@ def cells_of(laws: ScalarLaws, starts: Starts) -> dict[str, list[Variation]]:
         return [Variation(problem, Starts(size, law, law)) for law in LAWS]
 
     sizes = sorted({*SIZES, n})
-    sg, ema = (dataclasses.replace(laws, system=name) for name in ("sg", "ema"))
+    ema = dataclasses.replace(laws, system="ema")
+    sg = dataclasses.replace(laws, system="sg", ema_decay=ScalarLaws.ema_decay)
     decays = [cell for decay in sorted({*DECAYS, laws.ema_decay})
               for cell in by_law(dataclasses.replace(ema, ema_decay=decay), n)]  # fmt: skip
     others = [cell for size in sizes if size != n for cell in by_law(ema, size)]
