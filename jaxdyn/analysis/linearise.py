@@ -170,8 +170,10 @@ def _linearised(
     growth = jax.jacfwd(move)(flat)
     directions = directions_of(system) if directions is None else directions
     nudge = _NUDGE * jnp.cos(jnp.arange(flat.size) + 0.5)
-    off = jnp.linalg.norm(move(flat + nudge) - move(flat) - growth @ nudge)
-    smooth = off <= _SMOOTH * (jnp.linalg.norm(growth) + _SMOOTH) * jnp.linalg.norm(nudge)
+    off = lambda nudge: jnp.linalg.norm(move(flat + nudge) - move(flat) - growth @ nudge)  # noqa: E731
+    # Both ways: a kink shows on the side whose slope differentiation did not take.
+    bent = jnp.maximum(off(nudge), off(-nudge))
+    smooth = bent <= _SMOOTH * (jnp.linalg.norm(growth) + _SMOOTH) * jnp.linalg.norm(nudge)
     return _judged(growth, move(flat), smooth, state, flat, memory, directions, lr, zero_tolerance)
 
 

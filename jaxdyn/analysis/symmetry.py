@@ -10,10 +10,9 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Integer
 
-from ..systems.siamese import SiameseState, TeacherState, rotation_directions
+from ..systems.siamese import SiameseState, TeacherState
 
 State = TypeVar("State", bound=SiameseState)
-orbit_directions = rotation_directions
 
 
 def rotate(u: Float[Array, "n n"], state: State) -> State:

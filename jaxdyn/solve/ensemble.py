@@ -122,9 +122,7 @@ def flow_ensemble(
         kind = FixedTsit5 if solver == "tsit5" else SOLVERS[solver]
         at_end = bool((counts != counts[0]).any())  # else there is nothing to judge: the engine counts
         limit = max_steps if at_end else int(counts[0])
-    program = kind(
-        batch.parts, None if isinstance(until, Rest) else until, isinstance(until, Rest), save or itself, at_end
-    )
+    program = kind(batch.parts, *_endings(until), save or itself, at_end)
     options = _Options(engine, devices, progress, _order(longest_first, batch.n))
     return _run(program, batch, held, times, limit, options)
 
@@ -191,14 +189,7 @@ def descend_ensemble(
         every = whole_number("save_every", save_every)
         times = np.array(sorted({*range(0, steps + 1, every), steps}), np.float64)
     held = batch.held(np.zeros(batch.n, np.int32), lr=rates, tolerance=_rest_tolerance(until))
-    program = Procedure(
-        batch.parts,
-        None if isinstance(until, Rest) else until,
-        isinstance(until, Rest),
-        save or itself,
-        False,
-        optimizer,
-    )
+    program = Procedure(batch.parts, *_endings(until), save or itself, False, optimizer)
     options = _Options(engine, devices, progress, _order(longest_first, batch.n))
     return _run(program, batch, held, times, steps, options)
 
@@ -208,6 +199,11 @@ class _Options(NamedTuple):
     devices: Any
     progress: Any
     order: Any
+
+
+def _endings(until: Any) -> tuple[Until | None, bool]:
+    """A method's `until` and `rests`."""
+    return (None, True) if isinstance(until, Rest) else (until, False)
 
 
 def _rest_tolerance(until: Any) -> float | None:

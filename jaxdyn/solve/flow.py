@@ -119,6 +119,9 @@ def _checked_times(ts: Any, t0: Any, t1: Any) -> Any:
 def _integrate(numbers: Any, state: Any, times: Any, solver: Any, max_steps: Any, save: Any) -> Solution:
     system, data, t0, t1, rtol, atol, dt, until = numbers
     dtype = times.dtype
+    # Traced times cannot be looked at before: what they ask for in vain is no result.
+    known = jnp.isfinite(t0) & jnp.isfinite(t1) & (t1 > t0) & jnp.isfinite(times).all() & (jnp.diff(times) >= 0).all()
+    times = jnp.sort(times)
 
     def field(t: Any, y: Any, data: Any):
         rate = field_of(at(system, t, dtype))(t, y, data)
@@ -165,8 +168,6 @@ def _integrate(numbers: Any, state: Any, times: Any, solver: Any, max_steps: Any
             stepped & finite, jnp.where(ended & (stopped_at < t1), Status.CONVERGED, Status.COMPLETED), Status.DIVERGED
         ),
     )
-    # Traced times cannot be looked at before.
-    known = jnp.isfinite(t0) & jnp.isfinite(t1) & jnp.isfinite(times).all()
     status = jnp.where(known, status, Status.DIVERGED)
     if save is not itself:
         states = jax.vmap(lambda t, y: save(t, y, data))(jnp.minimum(times, stopped_at), states)

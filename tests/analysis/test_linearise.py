@@ -7,14 +7,15 @@ from registry import EXAMPLES, SHAPES
 
 import jaxdyn as jd
 from jaxdyn.analysis.linearise import Verdict, jacobian, linearise
-from jaxdyn.analysis.symmetry import orbit_directions, rotate
+from jaxdyn.analysis.symmetry import rotate
+from jaxdyn.systems.siamese import rotation_directions
 
 
 @pytest.mark.parametrize("example", EXAMPLES.values(), ids=list(EXAMPLES))
 @pytest.mark.parametrize(("n", "m"), SHAPES)
-def test_orbit_directions_are_derivatives_of_rotations(example, n, m):
+def test_rotation_directions_are_derivatives_of_rotations(example, n, m):
     state = example.state(n, m)
-    directions = orbit_directions(state)
+    directions = rotation_directions(state)
     assert directions.encoder.shape == (n * (n - 1) // 2, n, m)
     rows, columns = np.triu_indices(n, 1)
     h = 1e-6

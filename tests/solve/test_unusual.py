@@ -117,8 +117,11 @@ def test_teacher_rates_are_checked_along_schedules():
 
 def test_kinks_and_warm_ups_at_an_equilibrium():
     kink = lambda t, y, p: -jnp.where(y > 0, y, -2 * y)  # noqa: E731
-    found = jd.linearise(kink, jnp.zeros(1), None)
-    assert (int(found.verdict), int(found.doubt)) == (jd.Verdict.UNDETERMINED, jd.Doubt.NOT_SMOOTH)
+    bent = lambda t, y, sign: -y + 2 * jax.nn.relu(sign * y)  # noqa: E731  (grows on one side of zero)
+    for field, sign in ((kink, None), (bent, 1.0), (bent, -1.0)):
+        for size in (1, 2, 3):
+            found = jd.linearise(field, jnp.zeros(size), sign)
+            assert (int(found.verdict), int(found.doubt)) == (jd.Verdict.UNDETERMINED, jd.Doubt.NOT_SMOOTH)
     # A warm-up of the optimizer's own: after many steps the same map, and the same verdict.
     warmed = lambda lr: optax.chain(optax.trace(0.9), optax.scale_by_schedule(optax.linear_schedule(-lr / 9, -lr, 99)))  # noqa: E731
     settled = lambda lr: optax.chain(optax.trace(0.9), optax.scale(-lr))  # noqa: E731
@@ -128,3 +131,31 @@ def test_kinks_and_warm_ups_at_an_equilibrium():
     assert largest[0] == pytest.approx(largest[1], rel=1e-9)
     with pytest.raises(ValueError, match="a schedule has no equilibrium"):
         jd.largest_lr(jd.StopGradient(lambda t: 0.05), state, data)
+
+
+@pytest.mark.parametrize(
+    ("t0", "t1", "ts", "status"),
+    [
+        (0.0, 1.0, [0.5, 1.0], jd.Status.COMPLETED),
+        (1.0, 0.0, [0.5, 1.0], jd.Status.DIVERGED),
+        (1.0, 1.0, [1.0, 1.0], jd.Status.DIVERGED),
+        (0.0, 1.0, [1.0, 0.5], jd.Status.DIVERGED),
+        (0.0, 1.0, [0.5, jnp.nan], jd.Status.DIVERGED),
+    ],
+)
+def test_traced_times_that_make_no_sense_are_no_result(t0, t1, ts, status):
+    decay = lambda t, y, p: -y  # noqa: E731
+    ended = jax.jit(lambda t0, t1, ts: jd.flow(decay, jnp.ones(()), None, t0=t0, t1=t1, ts=ts))(t0, t1, jnp.array(ts))
+    assert int(ended.status) == status
+
+
+def test_a_schedule_of_many_trials_is_looked_at_along_its_way():
+    """One trial's learning rate is negative in between, at neither end."""
+    rates = lambda step, dip: 0.1 - dip * jnp.sin(jnp.pi * step / 100)  # noqa: E731
+    halve = lambda state, data, lr: state * (1 - lr)  # noqa: E731
+    dips = jd.Schedule(rates, np.array([0.0, 0.15]))
+    with pytest.raises(ValueError, match=r"lr: expected a schedule of numbers >= 0, got -0\.006\d* at 25"):
+        jd.descend_ensemble(halve, np.ones(2), None, lr=dips, steps=100)
+    falls = jd.Schedule(lambda step, fall: 0.1 - fall * step, np.array([0.0, 0.002]))
+    with pytest.raises(ValueError, match=r"lr: expected a schedule of numbers >= 0, got -0\.0\d* at 56\.25"):
+        jd.descend_ensemble(halve, np.ones(2), None, lr=falls, steps=100)

@@ -12,11 +12,18 @@ import xarray as xr
 from ...analysis import integrability
 from ...analysis.linearise import Verdict as Linear
 from ...analysis.linearise import linearise
-from ...analysis.symmetry import orbit_directions, rotate
+from ...analysis.symmetry import rotate
 from ...equilibria.census import census, equilibria
 from ...equilibria.equations import decay_bound
 from ...moments import Moments
-from ...systems.siamese import MovingAverage, Objective, Siamese, StopGradient, StudentState
+from ...systems.siamese import (
+    MovingAverage,
+    Objective,
+    Siamese,
+    StopGradient,
+    StudentState,
+    rotation_directions,
+)
 from ...trials.problems import Given
 from ...trials.run import run_trials
 from ...trials.shares import outcome_shares
@@ -256,9 +263,9 @@ def _frozen(item: Any, answer: Any) -> int:
         return StudentState(rates.encoder, rates.predictor)
 
     def directions(state: StudentState) -> StudentState:
-        turning = orbit_directions(StudentState(state.encoder, jnp.zeros_like(state.predictor)))
+        turning = rotation_directions(StudentState(state.encoder, jnp.zeros_like(state.predictor)))
         n = state.predictor.shape[0]
-        skew = orbit_directions(StudentState(jnp.eye(n), jnp.zeros((n, n)))).encoder
+        skew = rotation_directions(StudentState(jnp.eye(n), jnp.zeros((n, n)))).encoder
         return StudentState(turning.encoder, -state.predictor @ skew)
 
     result = linearise(field, item.state, answer.moments, directions=directions)
