@@ -1,6 +1,6 @@
 """How far a long computation has come: a bar in terminals and notebooks, silence elsewhere."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -8,7 +8,7 @@ Progress: TypeAlias = Callable[[int], Any]
 
 
 @contextmanager
-def progress_bar(total: int, label: str, unit: str = "trial") -> Iterator[Progress]:
+def progress_bar(total: int, label: str, unit: str = "trial") -> Generator[Progress]:
     """A bar on the terminal's error stream, or in the notebook; yields a function of how much was newly done."""
     import tqdm.auto
     import tqdm.notebook
@@ -20,7 +20,7 @@ def progress_bar(total: int, label: str, unit: str = "trial") -> Iterator[Progre
 
 
 @contextmanager
-def progress_to(total: int, label: str, unit: str = "step") -> Iterator[Progress]:
+def progress_to(total: int, label: str, unit: str = "step") -> Generator[Progress]:
     """The same for work that says how far it is, not how much was newly done."""
     with progress_bar(total, label, unit) as update:
         done = 0
@@ -34,7 +34,7 @@ def progress_to(total: int, label: str, unit: str = "step") -> Iterator[Progress
 
 
 @contextmanager
-def shown(progress: Progress | bool | None, total: int, label: str = "trials") -> Iterator[Progress | None]:
+def shown(progress: Progress | bool | None, total: int, label: str = "trials") -> Generator[Progress | None]:
     """What `progress=` of a function means: True is a bar, a function is told what was newly done, None is silence."""
     if progress is True:
         with progress_bar(total, label) as update:

@@ -5,7 +5,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ def check_folder(location: str | Path) -> Path:
 
 
 @contextmanager
-def staged(folder: Path) -> Iterator[Path]:
+def staged(folder: Path) -> Generator[Path]:
     """A temporary folder whose files move to `folder` together when the block ends well, and vanish otherwise.
 
     Also where a signal ends the process meanwhile.
@@ -59,7 +59,7 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _first_on_signals(action: Callable[[], None]) -> Iterator[None]:
+def _first_on_signals(action: Callable[[], None]) -> Generator[None]:
     """Inside the block, do this before what an interrupt or a termination does otherwise (in the main thread)."""
     if threading.current_thread() is not threading.main_thread():
         yield

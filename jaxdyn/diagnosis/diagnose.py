@@ -159,7 +159,7 @@ def _trained(setup: Setup, pairs: Views, moments: Moments) -> tuple[np.ndarray, 
         return system.step(state, batch, lr)
 
     @jax.jit
-    def advance(states: Any, exact: Any, start: Any):
+    def advance(states: Any, exact: Any, start: Any) -> tuple[Any, Any, Any, Any, Any]:
         def body(i: Any, pair: Any):
             states, exact = pair
             return (jax.vmap(lambda s, k: one(s, k, start + i))(states, keys),

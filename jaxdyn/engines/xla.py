@@ -257,7 +257,7 @@ def _compiled_chunk(step: StepFunction, done: DoneFunction | None, record: Recor
             count, (_, _, status, _) = carry
             return (count < chunk // unchecked) & jnp.any(status == _RUNNING)
 
-        def several(carry: Any):
+        def several(carry: Any) -> tuple[Any, Any]:
             count, lanes_now = carry
             lanes_now = jax.lax.fori_loop(
                 0,

@@ -83,7 +83,7 @@ class _Branch:
         def residual(y: Any):
             return jnp.append(self.equations(y, chart, scale), jnp.vdot(tangent, y - base) - point.length)
 
-        def newton(_, carry: Any):
+        def newton(_, carry: Any) -> tuple[Any, Any]:
             y, _ = carry
             change = jnp.linalg.solve(jax.jacfwd(residual)(y), -residual(y))
             return y + change, jnp.linalg.norm(change)

@@ -145,8 +145,8 @@ def _finish(homotopy: Homotopy, end: _Path, params: Any, index: np.ndarray) -> t
 
 @functools.lru_cache(maxsize=64)
 def _finisher(homotopy: Homotopy) -> Any:
-    def one(z: Any, t: Any, params: Any, frame: Any):
-        def newton(w: Any, _):
+    def one(z: Any, t: Any, params: Any, frame: Any) -> tuple[Any, Any, Any]:
+        def newton(w: Any, _) -> tuple[Any, Any]:
             right = jnp.append(-homotopy(w, t, params, frame), 0)
             change = solve_linear(_bordered_jacobian(homotopy, w, t, params, frame), right)
             return w + change, jnp.linalg.norm(change)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ class Checkpoints:
         return jax.tree.unflatten(treedef, states), history
 
     @contextmanager
-    def _manager(self) -> Iterator[tuple[Any, Any]]:
+    def _manager(self) -> Generator[tuple[Any, Any]]:
         """orbax's manager of the folder, which keeps one state, and its arguments."""
         import orbax.checkpoint as orbax  # slow to import, and needed here alone
 

@@ -103,7 +103,7 @@ class Encoder(eqx.Module):
     `pooled`: the embedding of tokens is that of their mean, as pairs of views need it; not for masked prediction.
     """
 
-    trunk: Callable
+    trunk: Callable[..., Any]
     hidden: Block | None
     last: eqx.nn.Linear | None
     pooled: bool = eqx.field(static=True)

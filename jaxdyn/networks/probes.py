@@ -38,7 +38,7 @@ def logistic(
     momentum = (1 - jnp.sqrt(penalty / curvature)) / (1 + jnp.sqrt(penalty / curvature))
     shrink = jnp.ones((extended.shape[1], 1), features.dtype).at[-1].set(0.0) * penalty
 
-    def one(_, pair: Any):
+    def one(_, pair: Any) -> tuple[Any, Any]:
         old, at = pair
         residual = jax.nn.softmax(extended @ at) - wanted
         new = at - (extended.T @ residual / features.shape[0] + shrink * at) / curvature
@@ -92,7 +92,7 @@ def _held_out_accuracy(features: Any, targets: Any, test: Any, test_labels: Any,
     return jnp.mean(jnp.argmax(test @ weights + bias, -1) == test_labels)
 
 
-def _few_accuracy(train: Any, labels: Any, test: Any, test_labels: Any, n_classes: int, few: Any):
+def _few_accuracy(train: Any, labels: Any, test: Any, test_labels: Any, n_classes: int, few: Any) -> Array:
     one = lambda rows: _held_out_accuracy(train[rows], labels[rows], test, test_labels, n_classes)  # noqa: E731
     return jax.lax.map(one, few).mean()
 

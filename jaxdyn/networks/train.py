@@ -171,7 +171,7 @@ class _Runs:
                 "settings": [repr(each) for each in self.settings], "seeds": [self.seeds[0], len(self.seeds)],
                 "times": times, "probed": probed, "shots": self.shots}  # fmt: skip
 
-    def dataset(self, times: list[int], history: list[dict]) -> xr.Dataset:
+    def dataset(self, times: list[int], history: list[dict[str, Any]]) -> xr.Dataset:
         """The measurements, with names and units."""
         variables: dict[str, Any] = {}
         for name in history[-1]:

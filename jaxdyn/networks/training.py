@@ -220,7 +220,9 @@ def loss(program: Trainer, student: Any, state: State, knobs: Knobs, batch: Batc
     return value / len(fs), _Outcome(stats, teacher_stats, correlation, cross, weight)
 
 
-def _rule(recipe: Recipe, state: State, knobs: Knobs, embeddings: list, targets: list) -> tuple[Array, Array, Array]:
+def _rule(
+    recipe: Recipe, state: State, knobs: Knobs, embeddings: list[Any], targets: list[Any]
+) -> tuple[Array, Array, Array]:
     """F̂, Ĝ with this batch (T eq 19), and the predictor that the rule makes of them; no gradient goes through."""
     embeddings, targets = jax.lax.stop_gradient((embeddings, targets))
     remember = lambda old, new: knobs.memory * old + (1 - knobs.memory) * new  # noqa: E731

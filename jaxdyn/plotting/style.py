@@ -1,6 +1,6 @@
 """One look for all figures: colour-blind-safe, readable in grey, fonts embedded."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,7 +32,7 @@ STYLE: dict[Any, Any] = {
 
 
 @contextmanager
-def figure(rows: int, columns: int, *, width: float = 7.0, height: float = 3.0) -> Iterator[tuple[Figure, list[Axes]]]:
+def figure(rows: int, columns: int, *, width: float = 7.0, height: float = 3.0) -> Generator[tuple[Figure, list[Axes]]]:
     """A new figure in the house style and its axes, row by row; sizes in inches. Touches no global state."""
     with matplotlib.rc_context(STYLE):
         fig = Figure(figsize=(width, height), layout="constrained")

@@ -107,7 +107,7 @@ def _iterate(numbers: Any, state: Any, steps: int, save_every: int | None, save:
         state = jax.tree.map(lambda old, fresh: jnp.where(runs, fresh, old), state, new)
         return taken + runs, state, memory, status
 
-    def advance(carry: Any, count: Any):
+    def advance(carry: Any, count: Any) -> tuple[Any, ...]:
         if until is None:
             return jax.lax.fori_loop(0, count, lambda _, carry: move(carry), carry)
         on = lambda pair: (pair[0] < count) & (pair[1][3] == Status.COMPLETED)  # noqa: E731
@@ -120,7 +120,7 @@ def _iterate(numbers: Any, state: Any, steps: int, save_every: int | None, save:
     else:
         whole, rest = divmod(steps, save_every)
 
-        def block(carry: Any, _):
+        def block(carry: Any, _) -> tuple[Any, Any]:
             carry = advance(carry, save_every)
             return carry, carry[1]
 

@@ -20,7 +20,7 @@ from .methods.base import Save, check_rate, check_rules, checked_rule, itself
 from .methods.rest import Rest, Until
 from .solution import Solution
 
-SOLVERS: dict[str, type[diffrax.AbstractSolver]] = {
+SOLVERS: dict[str, type[diffrax.AbstractSolver[Any]]] = {
     "tsit5": diffrax.Tsit5,
     "dopri8": diffrax.Dopri8,
     "kvaerno5": diffrax.Kvaerno5,
@@ -222,7 +222,7 @@ def _first_step(field: Field, state: Any, data: Any, t0: Array, t1: Array, rtol:
     return jnp.clip(jnp.where(jnp.isfinite(step), step, 1e-6 * span), 1e-10 * span, span)
 
 
-def _solver(name: str, tolerances: Any) -> diffrax.AbstractSolver:
+def _solver(name: str, tolerances: Any) -> diffrax.AbstractSolver[Any]:
     """The solver; an implicit one in fixed steps takes its root finder's tolerances from here."""
     if tolerances is None or not issubclass(SOLVERS[name], diffrax.AbstractImplicitSolver):
         return SOLVERS[name]()

@@ -231,7 +231,7 @@ class _Text:
         graph = Graph()
         known = self.module.memory_inputs(code, {"state": "%now", "new": "%then", "params": "%params"})
         inputs = self.module.three_inputs(graph)
-        masks = {"finite": None, "converged": "zeroinitializer", "due": "zeroinitializer"}
+        masks: dict[str, str] = dict.fromkeys(("finite", "converged", "due"), "zeroinitializer")
         if self.module.program.done:
             places = flat(scalarise(self.module.program.done, graph, inputs))
             (masks["converged"],) = emit(code, graph, places, known)

@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ _UNROLLED = 8  # elements of an inner loop that are written out
 
 
 @contextlib.contextmanager
-def loop(code: Code, count: int, stem: str) -> Iterator[Any]:
+def loop(code: Code, count: int, stem: str) -> Generator[Any]:
     """A loop in the code, of at least one pass; gives the counter's name (or "0" where there is nothing to repeat)."""
     assert count > 0  # it would run 2⁶⁴ times
     if count == 1:

@@ -197,7 +197,7 @@ class _Emitter:
             x = self.space.stored(x)
         return [self.space.window(x, equation.outvars[0].aval.shape, starts, steps)]
 
-    def _split(self, equation: Any, x: Any):
+    def _split(self, equation: Any, x: Any) -> list[Any]:
         axis, starts = equation.params["axis"], np.cumsum([0, *equation.params["sizes"]])
         pieces = []
         for size, start in zip(equation.params["sizes"], starts, strict=False):

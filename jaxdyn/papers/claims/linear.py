@@ -35,7 +35,7 @@ def balance_law(fast: bool) -> Evidence:
     draws = 16 if fast else 128
     times = np.linspace(0.0, 4.0, 9)
 
-    def one(key: Any, system_of: Any, n: Any, m: Any):
+    def one(key: Any, system_of: Any, n: Any, m: Any) -> tuple[Any, Any]:
         keys = jax.random.split(key, 6)
         a, b, c = (jax.random.normal(k, (n, s), jnp.float64) for k, s in zip(keys[:3], (m, n, m), strict=True))
         moments = Moments.random(keys[3], m)
@@ -54,7 +54,7 @@ def balance_law(fast: bool) -> Evidence:
         "SG": lambda decay, ratio: StopGradient(decay, ratio),
         "EMA": lambda decay, ratio: MovingAverage(decay, ratio, ema_rate=0.5),
     }
-    numbers: dict = {"draws": draws * len(_shapes(fast)) * len(systems)}
+    numbers: dict[str, Any] = {"draws": draws * len(_shapes(fast)) * len(systems)}
     with jax.enable_x64(True):
         for name, system_of in systems.items():
             results = [
@@ -85,7 +85,7 @@ def objective_collapses(fast: bool) -> Evidence:
     draws = 16 if fast else 128
     times = np.concatenate([np.linspace(0.0, 30.0, 61), [300.0]])
 
-    def one(key: Any, n: Any, m: Any):
+    def one(key: Any, n: Any, m: Any) -> tuple[Any, Any, Any]:
         keys = jax.random.split(key, 4)
         moments = Moments.random(keys[0], m)
         decay = jax.random.uniform(keys[1], (), jnp.float64, 0.05, 0.3)
@@ -130,7 +130,7 @@ def objective_collapses(fast: bool) -> Evidence:
 def spheres(fast: bool) -> Evidence:
     draws, n = (200, 3) if fast else (2000, 3)
     draw = draw_scalars(ScalarLaws(), Starts(n=n), 11, np.arange(draws))
-    numbers: dict = {"draws": draws}
+    numbers: dict[str, Any] = {"draws": draws}
     holds = True
     with jax.enable_x64(True):
         data = ScalarData(draw.rho, draw.tau, draw.weight_decay, np.ones(draws))

@@ -38,7 +38,7 @@ def _trials(system: Any, fast: bool) -> xr.Dataset:
     "origin, none on the inner sphere; all converge.",
 )
 def published_table(fast: bool) -> Evidence:
-    numbers: dict = {}
+    numbers: dict[str, Any] = {}
     matches, saddles, explained = True, 0, True
     for system_name, published in PUBLISHED.items():
         dataset = _trials(system_name, fast)
@@ -106,7 +106,7 @@ def _outer_sphere_repels(dataset: xr.Dataset, system_name: str) -> np.ndarray:
     statement="E and F sometimes rise along SG and EMA trajectories: the procedures descend no such function.",
 )
 def energies_rise(fast: bool) -> Evidence:
-    numbers: dict = {}
+    numbers: dict[str, Any] = {}
     lows = []
     for system_name, name in (("sg", "objective"), ("ema", "objective"), ("ema", "surrogate")):
         dataset = _trials(system_name, fast)

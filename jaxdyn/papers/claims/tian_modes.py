@@ -148,7 +148,7 @@ def parabola(fast: bool) -> Evidence:
 def stable_alignment(fast: bool) -> Evidence:
     draws, n = (500 if fast else 5000), 3
 
-    def one(key: Any):
+    def one(key: Any) -> tuple[Any, Any]:
         keys = jax.random.split(key, 2)
         u = jax.random.uniform(keys[0], (4 + 2 * n,), jnp.float64)
         data = ModeData.isotropic(u[0])

@@ -87,7 +87,7 @@ def _rising(shares: Sequence[Sequence[float]]) -> bool:
 )
 def observation_1(fast: bool) -> Evidence:
     ensemble, alphas = Ensemble(fast, 1, p=(-1.0, 1.0)), (0.25, 0.5, 1.0, 2.0, 4.0)
-    numbers: dict = {"starts": ensemble.n}
+    numbers: dict[str, Any] = {"starts": ensemble.n}
     tables, wrong = {}, 0
     for eta in (0.0, 0.01):
         tables[eta] = []
@@ -115,7 +115,7 @@ def observation_1(fast: bool) -> Evidence:
 )
 def observation_2(fast: bool) -> Evidence:
     ensemble, alphas = Ensemble(fast, 2, p=(0.0, 0.5)), (1.0, 4.0, 16.0, 64.0)
-    numbers: dict = {"starts": ensemble.n}
+    numbers: dict[str, Any] = {"starts": ensemble.n}
     growths, largest = [], 0.0
     for alpha in alphas:
         finished = ensemble.run(0.0, alpha, dt=0.2 / alpha, tolerance=1e-8, s=np.maximum(ensemble.s, 0.02))
@@ -143,7 +143,7 @@ def observation_2(fast: bool) -> Evidence:
 def observation_3(fast: bool) -> Evidence:
     ensemble = Ensemble(fast, 3, p=(0.3, 1.0))
     ensemble.data = ModeData(np.full(ensemble.n, 1.25), np.ones(ensemble.n))
-    numbers: dict = {"starts": ensemble.n, "σ": 0.5}
+    numbers: dict[str, Any] = {"starts": ensemble.n, "σ": 0.5}
     spreads, ties = [], []
     for eta in (0.0, 0.01, 0.05):
         finished = ensemble.run(eta, 2.0)
@@ -168,7 +168,7 @@ def observation_3(fast: bool) -> Evidence:
 )
 def observation_4(fast: bool) -> Evidence:
     ensemble, etas = Ensemble(fast, 4, p=(0.0, 0.4), near=True), (0.005, 0.03, 0.08, 0.14)
-    numbers: dict = {"starts": ensemble.n}
+    numbers: dict[str, Any] = {"starts": ensemble.n}
     shares = []
     for eta in etas:
         finished = ensemble.run(eta)
@@ -214,7 +214,7 @@ def observation_5(fast: bool) -> Evidence:
     )
 
 
-def _aligned(ensemble: Ensemble, key: str, values: Sequence[Any], run: Any) -> tuple[dict, list]:
+def _aligned(ensemble: Ensemble, key: str, values: Sequence[Any], run: Any) -> tuple[dict[str, Any], list[Any]]:
     """Share of starts whose K stays positive along the whole trajectory, over values of a parameter."""
     numbers, shares = {"starts": ensemble.n}, []
     for value in values:
@@ -291,7 +291,7 @@ def observation_8(fast: bool) -> Evidence:
 def observation_9(fast: bool) -> Evidence:
     ensemble = Ensemble(fast, 9, p=(0.4, 1.0))
     ensemble.s = ensemble.p**2  # on the parabola, so that no memory of the start is left to fade
-    numbers: dict = {"starts": ensemble.n}
+    numbers: dict[str, Any] = {"starts": ensemble.n}
     betas, medians = (1.0, 0.3, 0.1, 0.03), []
     for beta in betas:
         finished = ensemble.run(0.005, beta=beta, tolerance=1e-7)
@@ -314,7 +314,7 @@ def observation_9(fast: bool) -> Evidence:
 )
 def observation_10(fast: bool) -> Evidence:
     ensemble = Ensemble(fast, 10, p=(0.0, 0.4), near=True)
-    numbers: dict = {"starts": ensemble.n}
+    numbers: dict[str, Any] = {"starts": ensemble.n}
     fixed, slow = [], []
     for tau in (0.45, 0.6, 0.8, 1.0):
         fixed.append(percent(_collapsed(ensemble.run(0.03, tau=tau))))
@@ -341,7 +341,7 @@ def table_5(fast: bool) -> Evidence:
     w = 0.3 * rng.normal(size=(starts, n, n))
     g = 0.4 * rng.normal(size=(starts, n, n))
     predictor = w @ w.transpose(0, 2, 1) + (w + w.transpose(0, 2, 1)) / 4
-    numbers: dict = {"starts": starts, "time": horizon}
+    numbers: dict[str, Any] = {"starts": starts, "time": horizon}
     works, misaligned = {}, {}
     with jax.enable_x64(True):
         state = EigenspaceState(jnp.asarray(predictor), jnp.asarray(g @ g.transpose(0, 2, 1)))

@@ -38,7 +38,7 @@ def _symmetric_moments(key: Any, m: int) -> Moments:
 def lemma_1(fast: bool) -> Evidence:
     samples, n, m, draws = (20_000 if fast else 100_000), 3, 4, 4
     worst = 0.0
-    numbers: dict = {"settings": draws, "samples each": samples}
+    numbers: dict[str, Any] = {"settings": draws, "samples each": samples}
     with jax.enable_x64(True):
         for seed in range(draws):
             keys = jax.random.split(jax.random.key(seed), 6)
@@ -79,7 +79,7 @@ def lemma_1(fast: bool) -> Evidence:
 def theorem_1(fast: bool) -> Evidence:
     draws = 200 if fast else 2000
 
-    def one(key: Any, ratio: Any):
+    def one(key: Any, ratio: Any) -> tuple[Any, Any]:
         moments = _symmetric_moments(key, 3)
         w, w_p, w_a = _normal(key, (4, 3), (4, 4), (4, 3))
         system = MovingAverage(0.07, ratio, ema_rate=0.3)
@@ -111,7 +111,7 @@ def theorem_1(fast: bool) -> Evidence:
 def theorem_2(fast: bool) -> Evidence:
     draws = 16 if fast else 128
 
-    def one(key: Any):
+    def one(key: Any) -> tuple[Any, Any, Any]:
         n, m = 3, 2
         moments = _symmetric_moments(key, m)
         w, w_p = _normal(key, (n, m), (n, n))
@@ -153,7 +153,7 @@ def theorem_3(fast: bool) -> Evidence:
     draws, n, t1 = (48 if fast else 400), 3, 6.0
     times = np.linspace(0.0, t1, 61)
 
-    def one(key: Any):
+    def one(key: Any) -> tuple[Any, Any, Any, Any, Any]:
         key_w, key_h = jax.random.split(key)
         w, g = _normal(key_w, (n, n), (n, n))
         u = jax.random.uniform(key_h, (5,), jnp.float64)
@@ -206,7 +206,7 @@ def fixed_point_manifold(fast: bool) -> Evidence:
     draws, n, m = (20 if fast else 200), 2, 4
     system = MovingAverage(0.0, 1.3, ema_rate=0.4)
 
-    def one(key: Any):
+    def one(key: Any) -> tuple[Any, Any, Any, Any]:
         keys = jax.random.split(key, 2)
         moments = _symmetric_moments(keys[0], m)
         # Left eigenvectors of Σᵈ(Σˢ)⁻¹, by its symmetric relative (Σˢ)^(−½) Σᵈ (Σˢ)^(−½).
@@ -216,12 +216,12 @@ def fixed_point_manifold(fast: bool) -> Evidence:
         w, w_p = vectors[:, -n:].T @ half, jnp.diag(values[-n:])
         pull = moments.yx @ jnp.linalg.inv(moments.xx)
 
-        def field_size(a: Any, b: Any):
+        def field_size(a: Any, b: Any) -> jax.Array:
             rate = system.field(0.0, system.state(encoder=a, predictor=b), moments)
             size = jnp.stack([jnp.abs(part).max() for part in rate]).max()
             return size / (jnp.linalg.norm(b) ** 2 * jnp.linalg.norm(a) * jnp.linalg.norm(moments.xx))
 
-        def defect(flat: Any):
+        def defect(flat: Any) -> jax.Array:
             a, b = flat[: n * m].reshape(n, m), flat[n * m :].reshape(n, n)
             return (b @ a - a @ pull).ravel()
 

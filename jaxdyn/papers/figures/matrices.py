@@ -38,13 +38,13 @@ def compute_7(
     with jax.enable_x64(True):
         moments = Moments(moments_of.total * np.eye(n), np.eye(n))
 
-        def one(key: Any, eta: Any, rate: Any):
+        def one(key: Any, eta: Any, rate: Any) -> jax.Array:
             a, b = scale * jax.random.normal(key, (2, n, n), jnp.float64)
             system = MovingAverage(eta, ema_rate=rate)
             start = system.state(encoder=a, predictor=b, teacher=jnp.zeros((n, n)))
             path = descend(system, start, moments, lr=lr, steps=steps, save_every=every).states
 
-            def correlation(w: Any, w_a: Any):
+            def correlation(w: Any, w_a: Any) -> jax.Array:
                 return jnp.sum(w * w_a) / (jnp.linalg.norm(w) * jnp.linalg.norm(w_a))
 
             return jax.vmap(correlation)(path.encoder[1:], path.teacher[1:])
@@ -146,7 +146,7 @@ def compute_9(
     root, g = rng.normal(size=(2, n, n)) / np.sqrt(n)
     predictor, correlation = 0.4 * root @ root.T, 0.02 * g @ g.T
 
-    def measure(state: Any):
+    def measure(state: Any) -> jax.Array:
         return jnp.linalg.norm(commutator(state.correlation, state.predictor))
 
     with jax.enable_x64(True):

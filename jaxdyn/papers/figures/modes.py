@@ -53,7 +53,7 @@ def _kind_by_flow(system: Any, state: Any, data: Any) -> str:
     angles = 2 * np.pi * (np.arange(16) + 0.5) / 16
     nudges = 0.02 * np.stack([np.cos(angles), np.sin(angles)], 1)
 
-    def left(nudge: Any):
+    def left(nudge: Any) -> jax.Array:
         end = flow(system, unravel(flat + nudge), data, t1=2000.0).final
         return jnp.linalg.norm(ravel_pytree(end)[0] - flat)
 

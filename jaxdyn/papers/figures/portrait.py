@@ -80,7 +80,7 @@ def portrait(
     )
 
 
-def _flags() -> dict:
+def _flags() -> dict[str, Any]:
     return {
         "flag_values": np.array([int(status) for status in Status], np.int8),
         "flag_meanings": " ".join(status.name.lower() for status in Status),

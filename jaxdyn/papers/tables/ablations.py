@@ -268,7 +268,7 @@ def _chunks(settings: list[Knobs]) -> list[list[Knobs]]:
     return [part + part[-1:] * (size - len(part)) for part in parts]
 
 
-def _joined(table: Table, runs: dict, fast: bool, data: str | None) -> xr.Dataset:
+def _joined(table: Table, runs: dict[tuple[_Job, Knobs], xr.Dataset], fast: bool, data: str | None) -> xr.Dataset:
     """The table's cells side by side."""
     parts = [runs[_job(table, cell, fast, data), table.knobs._replace(**cell.knobs)] for cell in table.cells]
     joined: Any = xr.concat(parts, "cell", combine_attrs="override")
