@@ -102,8 +102,8 @@ def floating_state(state: Any) -> tuple[Any, np.dtype]:
         arrays = [jnp.asarray(leaf) for leaf in jax.tree.leaves(state)]
     except (TypeError, ValueError):
         raise ValueError(f"state: expected a pytree of floating arrays, got {type(state).__name__}") from None
-    if not arrays:
-        raise ValueError("state: expected a pytree with at least one array")
+    if not arrays or not sum(leaf.size for leaf in arrays):
+        raise ValueError("state: expected a pytree with at least one number")
     dtype = jnp.result_type(*arrays)
     if not jnp.issubdtype(dtype, jnp.floating):
         raise ValueError(f"state: expected floating arrays, got {dtype}")

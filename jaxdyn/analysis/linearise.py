@@ -21,16 +21,18 @@ from jaxtyping import Array, Complex, Float, Integer
 from ..arrays import floating_state, is_traced, scalar, traceable
 from ..checks import number
 from ..schedules import is_scheduled
+from ..solve.methods.base import check_like, check_rate
 from ..solve.methods.procedure import Optimizer, check_optimizer, optimizer_memory, take_step
-from ..systems.base import System, check_with, directions_of, field_of, step_of
-from .symmetry import orbit_of
+from ..systems.base import DiscreteSystem, System, check_with, directions_of, field_of, step_of
+from .soundness import is_autonomous, is_smooth, outlasts_rounding
+from .symmetry import Orbit, commutes, orbit_of
 
 Directions = Callable[[Any], Any]
 Counts = Integer[Array | np.ndarray, "*batch"] | int
 Numbers = Float[Array | np.ndarray, "*batch"] | float
 _MANY = 10**8  # steps
-_NUDGE, _SMOOTH = 1e-6, 1e-2  # size of a nudge, and how well its image must agree with the derivative
 _RESTS = 1e-6  # residual relative to the state's and the Jacobian's size, above which a state is no equilibrium
+_NEAR = 1e-4  # how far the equilibrium may be by Newton's method, relative to the state's size; float32 gets that close
 
 
 class Verdict(enum.IntEnum):
@@ -51,15 +53,24 @@ class Doubt(enum.IntEnum):
     NO_EQUILIBRIUM = 3
     NO_SYMMETRY = 4
     ZERO_EIGENVALUE = 5
+    NOT_AUTONOMOUS = 6
+    ILL_CONDITIONED = 7
 
 
+# The first that applies is told.
+_ORDER = (
+    Doubt.NOT_FINITE, Doubt.NOT_AUTONOMOUS, Doubt.NOT_SMOOTH, Doubt.NO_EQUILIBRIUM, Doubt.NO_SYMMETRY,
+    Doubt.ZERO_EIGENVALUE, Doubt.ILL_CONDITIONED,
+)  # fmt: skip
 _WORDS = {
     Doubt.NOT_FINITE: "the map has no finite derivative here (as Adam's at rest, which divides by the root of a second "
-    "moment that is zero; or a NaN in the state, the data or the learning rate)",
+    "moment that is zero; or a NaN in the state or the data, or a learning rate or tolerance that is not positive)",
     Doubt.NOT_SMOOTH: "the map is not differentiable here: a small nudge does not move as its derivative says",
     Doubt.NO_EQUILIBRIUM: "the state is no equilibrium",
-    Doubt.NO_SYMMETRY: "the declared symmetry is none of this system: its tangents are not null vectors",
+    Doubt.NO_SYMMETRY: "the declared symmetry is none of this system, which does not commute with it",
     Doubt.ZERO_EIGENVALUE: "an eigenvalue beyond the orbit's neither grows nor decays",
+    Doubt.NOT_AUTONOMOUS: "the field changes with time: its derivative at one time decides nothing",
+    Doubt.ILL_CONDITIONED: "rounding errors of the Jacobian could bring an eigenvalue across the border of stability",
 }
 
 
@@ -98,9 +109,8 @@ class Linearisation(NamedTuple):
 
 def jacobian(system: System, state: Any, data: Any) -> Float[Array, "size size"]:
     """Exact Jacobian of the field, of the flattened state, by forward-mode differentiation."""
-    flat, unravel = ravel_pytree(state)
-    field = field_of(system)  # type: ignore[arg-type]
-    return jax.jacfwd(lambda y: ravel_pytree(field(0.0, unravel(y), data))[0])(flat)
+    field = _flat_field(system, state, data)
+    return jax.jacfwd(lambda y: field(0.0, y))(ravel_pytree(state)[0])
 
 
 def linearise(
@@ -129,8 +139,9 @@ def linearise(
         zero_tolerance: an eigenvalue counts as deciding nothing within zero_tolerance·‖J‖.
 
     Returns:
-        A `Linearisation`. The verdict is undetermined, and `doubt` says why, where anything is not finite, the state is
-        no equilibrium, the symmetry's tangents are not null vectors, or a further eigenvalue is zero.
+        A `Linearisation`. The verdict is undetermined, and `doubt` says why, where anything is not finite, the map is
+        not smooth or changes in time, the state is no equilibrium, the system does not commute with its symmetry, a
+        further eigenvalue is zero, or rounding could turn the verdict.
 
     Raises:
         ValueError: if a traced state is not in float64 (a verdict needs more digits than float32 has), or does not fit.
@@ -145,7 +156,7 @@ def linearise(
     """
     if not is_traced(system, state, data, lr):
         with jax.enable_x64(True):
-            state = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), state)
+            state = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), floating_state(state)[0])
             system, data = traceable((system, data), jnp.float64)
             return _linearised(system, state, data, lr, optimizer, directions, zero_tolerance)
     state, dtype = floating_state(state)
@@ -166,23 +177,44 @@ def _linearised(
         lr = scalar("lr", lr, above=0)
     if optimizer is not None and lr is None:
         raise ValueError("lr: an optimizer trains in steps; expected a learning rate")
-    move, flat, memory = _map(system, state, data, lr, optimizer)
-    growth = jax.jacfwd(move)(flat)
     directions = directions_of(system) if directions is None else directions
-    nudge = _NUDGE * jnp.cos(jnp.arange(flat.size) + 0.5)
-    off = lambda nudge: jnp.linalg.norm(move(flat + nudge) - move(flat) - growth @ nudge)  # noqa: E731
-    # Both ways: a kink shows on the side whose slope differentiation did not take.
-    bent = jnp.maximum(off(nudge), off(-nudge))
-    smooth = bent <= _SMOOTH * (jnp.linalg.norm(growth) + _SMOOTH) * jnp.linalg.norm(nudge)
-    return _judged(growth, move(flat), smooth, state, flat, memory, directions, lr, zero_tolerance)
+    move, flat, memory = _map(system, state, data, lr, optimizer)
+    growth, moved = jax.jacfwd(move)(flat), move(flat)
+    orbit = orbit_of(directions, state, growth, memory)
+    if directions is not None and (optimizer is None or isinstance(system, DiscreteSystem)):
+        plain = move if optimizer is None else _map(system, state, data, lr, None)[0]
+        orbit = orbit._replace(is_kept=orbit.is_kept & commutes(directions, state, plain, lr is not None))
+    # Traced numbers could not be refused.
+    finite = jnp.isfinite(growth).all() & jnp.isfinite(moved).all() & (jnp.asarray(zero_tolerance) > 0)
+    if lr is not None:
+        finite &= jnp.asarray(lr) > 0
+    autonomous = jnp.asarray(True) if lr is not None else is_autonomous(_flat_field(system, state, data), flat)
+    doubts = {
+        Doubt.NOT_FINITE: ~finite,
+        Doubt.NOT_AUTONOMOUS: ~autonomous,
+        Doubt.NOT_SMOOTH: ~is_smooth(move, flat, growth),
+        Doubt.NO_SYMMETRY: ~orbit.is_kept,
+    }
+    return _judged(jnp.where(finite, growth, 0), moved, flat, orbit, doubts, lr is not None, zero_tolerance)
+
+
+def _flat_field(system: Any, state: Any, data: Any) -> Any:
+    """The field of (time, flattened state)."""
+    unravel, field = ravel_pytree(state)[1], field_of(system)
+
+    def flat_field(t: Any, y: Any) -> Array:
+        rate = field(t, unravel(y), data)
+        check_rate(state, rate)
+        return ravel_pytree(rate)[0]
+
+    return flat_field
 
 
 def _map(system: Any, state: Any, data: Any, lr: Any, optimizer: Any) -> tuple[Any, Array, int]:
     """What the flattened state (and memory) moves by: the rate, or a step's change; and the memory's size."""
     if lr is None:
-        flat, unravel = ravel_pytree(state)
-        field = field_of(system)
-        return (lambda y: ravel_pytree(field(0.0, unravel(y), data))[0]), flat, 0
+        field = _flat_field(system, state, data)
+        return (lambda y: field(0.0, y)), ravel_pytree(state)[0], 0
     if optimizer is None:
         step_of(system)
     else:
@@ -202,6 +234,7 @@ def _map(system: Any, state: Any, data: Any, lr: Any, optimizer: Any) -> tuple[A
         memory = jax.tree.unflatten(structure, [next(remaining) if kind else leaf for leaf, kind in
                                                 zip(leaves, inexact, strict=True)])  # fmt: skip
         state, memory = take_step(system, optimizer, 0, state, memory, data, lr)
+        check_like("system", unravel(y)[0], state)
         after = [leaf for leaf, kind in zip(jax.tree.leaves(memory), inexact, strict=True) if kind]
         return ravel_pytree((state, after))[0] - y
 
@@ -209,46 +242,39 @@ def _map(system: Any, state: Any, data: Any, lr: Any, optimizer: Any) -> tuple[A
 
 
 def _judged(
-    growth: Any,
-    moved: Any,
-    smooth: Any,
-    state: Any,
-    flat: Any,
-    memory: int,
-    directions: Any,
-    lr: Any,
-    zero_tolerance: Any,
+    growth: Any, moved: Any, flat: Any, orbit: Orbit, doubts: dict[Doubt, Any], is_map: bool, zero_tolerance: Any
 ) -> Linearisation:
-    size = flat.size
-    residual = jnp.max(jnp.abs(moved))
-    finite = jnp.isfinite(growth).all() & jnp.isfinite(residual)
-    j = jnp.where(finite, growth, 0)
-    basis, orbit_dim, is_kept = orbit_of(directions, state, j, memory)
-    off_orbit = jnp.eye(size) - basis @ basis.T
-    eigenvalues = jnp.linalg.eigvals(off_orbit @ j @ off_orbit)
-    rate = eigenvalues.real if lr is None else jnp.abs(1 + eigenvalues) - 1
-    norm = jnp.linalg.norm(j)
+    size, norm, residual = flat.size, jnp.linalg.norm(growth), jnp.max(jnp.abs(moved))
+    off_orbit = jnp.eye(size) - orbit.basis @ orbit.basis.T
+    projected = off_orbit @ growth @ off_orbit
+    eigenvalues = jnp.linalg.eigvals(projected)
+    rate = jnp.abs(1 + eigenvalues) - 1 if is_map else eigenvalues.real
     tolerance = zero_tolerance * norm
-    n_zero = jnp.sum(jnp.abs(rate) <= tolerance)
-    n_unstable = jnp.sum(rate > tolerance)
-    rests = residual <= _RESTS * (1 + jnp.linalg.norm(flat)) * jnp.maximum(norm, jnp.finfo(flat.dtype).tiny)
-    rests |= residual == 0
-    doubt = jnp.where(
-        ~finite,
-        Doubt.NOT_FINITE,
-        jnp.where(~smooth, Doubt.NOT_SMOOTH, jnp.where(~rests, Doubt.NO_EQUILIBRIUM, jnp.where(~is_kept,
-                  Doubt.NO_SYMMETRY, jnp.where(n_zero > orbit_dim, Doubt.ZERO_EIGENVALUE, Doubt.NONE)))),
-    )  # fmt: skip
+    n_zero, n_unstable = jnp.sum(jnp.abs(rate) <= tolerance), jnp.sum(rate > tolerance)
+    has_zero = n_zero > orbit.dimension
+    # The orbit's directions are made stable ones: what is left is regular, and tells how far the equilibrium is.
+    regular = projected - (1.0 if is_map else norm) * orbit.basis @ orbit.basis.T
+    to_equilibrium = jnp.linalg.norm(jnp.linalg.solve(regular, off_orbit @ moved))
+    bound = 1 + jnp.linalg.norm(flat)
+    rests = residual <= _RESTS * bound * jnp.maximum(norm, jnp.finfo(flat.dtype).tiny)
+    rests &= has_zero | (to_equilibrium <= _NEAR * bound)
+    doubts = doubts | {
+        Doubt.NO_EQUILIBRIUM: ~(rests | (residual == 0)),
+        Doubt.ZERO_EIGENVALUE: has_zero,
+        Doubt.ILL_CONDITIONED: ~outlasts_rounding(regular, eigenvalues, rate, orbit.dimension, is_map),
+    }
+    doubt = jnp.asarray(Doubt.NONE)
+    for kind in reversed(_ORDER):
+        doubt = jnp.where(doubts[kind], kind, doubt)
     decided = jnp.where(
         n_unstable == 0,
         Verdict.STABLE,
-        jnp.where(n_unstable + orbit_dim == size, Verdict.REPELLER, Verdict.SADDLE),
+        jnp.where(n_unstable + orbit.dimension == size, Verdict.REPELLER, Verdict.SADDLE),
     )
     # The orbit's zeros are exact up to rounding: leave out as many of the smallest as it has dimensions.
     order = jnp.argsort(jnp.abs(eigenvalues))
-    margin = -jnp.max(jnp.where(jnp.arange(size) < orbit_dim, -jnp.inf, rate[order]))
-    if lr is not None:
-        eigenvalues = 1 + eigenvalues
-    nan = lambda value: jnp.where(finite, value, jnp.nan)  # noqa: E731
+    margin = -jnp.max(jnp.where(jnp.arange(size) < orbit.dimension, -jnp.inf, rate[order]))
+    nan = lambda value: jnp.where(doubts[Doubt.NOT_FINITE], jnp.nan, value)  # noqa: E731
     verdict = jnp.where(doubt == Doubt.NONE, decided, Verdict.UNDETERMINED)
-    return Linearisation(nan(eigenvalues), orbit_dim, n_zero, n_unstable, verdict, doubt, residual, nan(margin))
+    shown = nan(1 + eigenvalues if is_map else eigenvalues)
+    return Linearisation(shown, orbit.dimension, n_zero, n_unstable, verdict, doubt, residual, nan(margin))

@@ -49,7 +49,7 @@ class Members:
             raise ValueError(f"in_axes: expected three entries, of system, state and data, got {in_axes!r}")
         leaves = [in_jax_dtype(leaf) for leaf in jax.tree.leaves(states)]
         if not leaves:
-            raise ValueError("states: expected a pytree with at least one array")
+            raise ValueError("states: expected a pytree with at least one number")
         dtype = np.result_type(*leaves)
         if not np.issubdtype(dtype, np.floating):
             raise ValueError(f"states: expected floating arrays, got {dtype}")

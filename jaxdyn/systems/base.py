@@ -83,6 +83,8 @@ def step_of(system: DiscreteSystem | Step) -> Step:
 
 def check_with(system: Any, state: Any, data: Any, lr: Any = None) -> None:
     """The system's own checks of one trial, if it has any."""
+    if isinstance(system, type):
+        raise ValueError(f"system: expected an object, got the class {system.__name__}; call it with its settings")
     if hasattr(system, "check"):
         system.check(state, data)
     if lr is not None:
