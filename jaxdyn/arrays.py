@@ -110,6 +110,37 @@ def floating_state(state: Any) -> tuple[Any, np.dtype]:
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), state), dtype
 
 
+def real_numbers(name: str, value: Any) -> np.ndarray:
+    """A number or an array of real numbers, in float64."""
+    try:
+        found = np.asarray(value)
+        if found.dtype.kind in "fiu" or jnp.issubdtype(found.dtype, jnp.floating):
+            return found.astype(np.float64)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"{name}: expected real numbers, got {checks.told(value)}")
+
+
+def floating_dtype(name: str, dtype: Any) -> np.dtype:
+    """float32 or float64."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ValueError(f"{name}: expected float32 or float64, got {dtype!r}")
+    return found
+
+
+def random_key(name: str, key: Any) -> Any:
+    """A key of JAX's random numbers."""
+    is_new = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and not key.ndim
+    is_old = isinstance(key, np.ndarray | jax.Array) and key.dtype == np.uint32 and key.shape == (2,)
+    if not (is_traced(key) or is_new or is_old):
+        raise ValueError(f"{name}: expected a key such as jax.random.key(0), got {checks.told(key)}")
+    return key
+
+
 def traceable(tree: Any, dtype: Any) -> Any:
     """The tree with its Python and array floats in the given dtype, so that no number is compiled in."""
 

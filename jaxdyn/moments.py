@@ -1,5 +1,6 @@
 """Second moments of paired views: all that the linear dynamics see of the data."""
 
+import warnings
 from typing import Any
 
 import equinox as eqx
@@ -12,13 +13,15 @@ from .arrays import (
     ArrayLike,
     ScalarLike,
     float_dtype,
+    floating_dtype,
     in_float64_unless_traced,
     is_traced,
     matrix,
+    random_key,
     rounding_slack,
     scalar,
 )
-from .checks import whole_number
+from .checks import whole_number, yes_or_no
 
 
 class Moments(eqx.Module):
@@ -35,6 +38,9 @@ class Moments(eqx.Module):
         xx: shape [m, m], symmetric positive semidefinite, in squared units of the data.
         yx: shape [m, m].
         yy: shape [m, m], symmetric positive semidefinite, or None if it is not known.
+
+    Warns:
+        UserWarning: if `yy` is given and no pair of views has these moments.
 
     Raises:
         ValueError: if a shape, the symmetry, definiteness or finiteness does not hold.
@@ -65,6 +71,8 @@ class Moments(eqx.Module):
         self.xx = arrays["xx"].astype(dtype)
         self.yx = arrays["yx"].astype(dtype)
         self.yy = arrays["yy"].astype(dtype) if yy is not None else None
+        if yy is not None and not is_traced(*arrays.values()) and not self.is_realisable:
+            warnings.warn("no views have these moments: (xx, yx; yx, yy) is not positive semidefinite", stacklevel=4)
 
     @property
     def m(self) -> int:
@@ -76,7 +84,8 @@ class Moments(eqx.Module):
     def is_realisable(self) -> bool:
         """Whether some pair of views has these moments: the joint moment matrix of (x, y) is PSD."""
         yy = self.required_yy("is_realisable")
-        joint = np.asarray(jnp.block([[self.xx, self.yx.T], [self.yx, yy]]), np.float64)
+        xx, yx, yy = (np.asarray(part, np.float64) for part in (self.xx, self.yx, yy))
+        joint = np.block([[xx, yx.T], [yx, yy]])
         return _is_positive_semidefinite(joint, rounding_slack(self.xx.dtype))
 
     def in_working_precision(self) -> "Moments":
@@ -183,10 +192,11 @@ class Moments(eqx.Module):
         spectral norm 1 (symmetric, and sharing no eigenvectors with X, if `symmetric`); `correlation`
         c in [0, 1] sets how much of y follows from x. The joint second moment of (x, y) is PSD.
         """
-        m = whole_number("m", m)
+        m = whole_number("m", m, high=10_000)
+        symmetric = yes_or_no("symmetric", symmetric)
         correlation = scalar("correlation", correlation, low=0, high=1)
-        dtype = float_dtype(None) if dtype is None else dtype
-        key_x, key_r, key_n = jax.random.split(key, 3)
+        dtype = float_dtype(None) if dtype is None else floating_dtype("dtype", dtype)
+        key_x, key_r, key_n = jax.random.split(random_key("key", key), 3)
         xx = _symmetrised(_wishart(key_x, m, dtype))
         if symmetric:
             # Y = c·X^{1/2} Q X^{1/2} with symmetric contraction Q: symmetric, and [X Y; Y X] is PSD.

@@ -39,5 +39,7 @@ def shown(progress: Progress | bool | None, total: int, label: str = "trials") -
     if progress is True:
         with progress_bar(total, label) as update:
             yield update
-    else:
+    elif progress is None or progress is False or callable(progress):
         yield progress or None
+    else:
+        raise ValueError(f"progress: expected True, False or a function of how many are newly done, got {progress!r}")

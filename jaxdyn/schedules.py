@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .arrays import is_traced, scalar
-from .checks import whole_number
+from .arrays import is_traced, real_numbers, scalar
+from .checks import checked_arguments, whole_number
 
 Tree = TypeVar("Tree")
 _LOOKS, _SPARSELY = 257, 16  # points of a schedule looked at before a run; where there is one a trial, every 16th
@@ -61,6 +61,9 @@ def is_scheduled(tree: Any) -> bool:
 def at(tree: Tree, when: Any, dtype: Any = None) -> Tree:
     """The tree with every schedule replaced by its number at a step or time, in the given dtype."""
 
+    if not is_traced(when):
+        when = jnp.asarray(real_numbers("when", when)) if not isinstance(when, jax.Array) else when
+
     def number(leaf: Any):
         if not _is_schedule(leaf):
             return leaf
@@ -106,6 +109,7 @@ def check_schedules(
             raise ValueError(f"{name}: expected a schedule of {want}, got {values[first]:g} at {looks[first[0]]:g}")
 
 
+@checked_arguments
 def byol_decay(ema_decay: float, steps: int) -> Schedule:
     """BYOL's rising decay of the teacher, α(k) = 1 − (1 − α₀)(1 + cos(πk/K))/2: α₀ at first, 1 after K = `steps` steps.
 

@@ -17,29 +17,110 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def check_folder(location: str | Path) -> Path:
-    """The output folder, which may not exist yet; ValueError if it cannot be made or written to."""
-    folder = Path(location).expanduser()
-    nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    if not nearest.is_dir():
-        raise ValueError(f"out: cannot write to {folder}: {nearest} is not a folder")
+_ENDINGS = {".nc", ".pdf", ".png", ".toml"}  # of what runs write
+_MARK = "settings.toml"  # every run's folder has one
+
+
+def check_folder(location: str | Path, *, whole: bool = True, force: bool = False) -> Path:
+    """The output folder; ValueError if it cannot be made or written to.
+
+    A run's results (`whole`) go into a new folder, an empty one, or beside files that are no results; with `force` they
+    replace those of an earlier run. Files by themselves, as of figures, go into any folder.
+    """
     try:
+        folder = Path(location).expanduser().absolute()
+        folder = folder.resolve() if folder.is_dir() else folder
+        if whole and folder == Path.cwd():
+            raise ValueError("out: expected the name of a folder, not the one you are in")
+        nearest = next(place for place in (folder, *folder.parents) if place.exists() or place.is_symlink())
+        if not nearest.is_dir():
+            raise ValueError(f"out: cannot write to {location}: {nearest} is not a folder")
         with tempfile.TemporaryFile(dir=nearest):
             pass
-    except OSError as error:
-        raise ValueError(f"out: cannot write to {folder}: {error.strerror or error}") from None
+        if nearest == folder:
+            if whole:
+                _check_replaceable(folder, str(location), force)
+            if force and (folder / _MARK).exists() and not _can_be_renamed(folder):
+                raise ValueError(f"out: cannot replace {location}: no permission to change {folder.parent}")
+    except (OSError, RuntimeError) as error:  # RuntimeError: no such user's home
+        raise ValueError(f"out: cannot write to {location}: {getattr(error, 'strerror', None) or error}") from None
     return folder
 
 
-@contextmanager
-def staged(folder: Path) -> Generator[Path]:
-    """A temporary folder whose files move to `folder` together when the block ends well, and vanish otherwise.
+def _check_replaceable(folder: Path, told: str, force: bool) -> None:
+    """ValueError unless results can go here: there are none, or they stand alone and may be replaced."""
+    inside = [place for place in folder.iterdir() if not _is_left_over(place)]
+    for place in inside:
+        if place.is_dir() and place.suffix in _ENDINGS:
+            raise ValueError(f"out: cannot write to {told}: {place.name} in it is a folder")
+    if not (folder / _MARK).exists():
+        return
+    if not force:
+        raise ValueError(f"out: {told} has results already; --force replaces them, or give another folder")
+    for place in inside:
+        if place.suffix not in _ENDINGS or place.is_symlink():
+            raise ValueError(f"out: {told} has {place.name} beside the results; give another folder")
 
-    Also where a signal ends the process meanwhile.
+
+@contextmanager
+def staged(folder: Path, *, force: bool = False) -> Generator[Path]:
+    """A temporary folder that becomes `folder` by one rename when the block ends well, and vanishes otherwise.
+
+    Also where a signal ends the process meanwhile. Where `folder` has files that are no results, its files join them.
     """
-    made = [place for place in (folder, *folder.parents) if not place.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    stage = Path(tempfile.mkdtemp(dir=folder, prefix=".partial-"))
+    with _stage_beside(folder) as stage:
+        yield stage
+        stage.chmod(0o777 & ~_umask())
+        if folder.exists():
+            _check_replaceable(folder, str(folder), force)
+            if stage.parent == folder or (any(folder.iterdir()) and not (folder / _MARK).exists()):
+                _move_into(stage, folder)
+                return
+        aside = stage.with_name(f"{_STAGE}{os.getpid()}{_OLD}{folder.name}")
+        with _signals_later():
+            if folder.exists():
+                os.rename(folder, aside)
+            try:
+                os.rename(stage, folder)
+            except OSError:
+                if aside.exists():
+                    os.rename(aside, folder)
+                raise
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def staged_files(folder: Path) -> Generator[Path]:
+    """A temporary folder whose files move into `folder`, each whole, when the block ends well."""
+    with _stage_beside(folder) as stage:
+        yield stage
+        folder.mkdir(exist_ok=True)
+        _move_into(stage, folder)
+
+
+def _move_into(stage: Path, folder: Path) -> None:
+    """Each file whole; signals wait until all are there."""
+    files = sorted(stage.iterdir())
+    for path in files:
+        if (folder / path.name).is_dir():
+            raise ValueError(f"out: cannot write {folder / path.name}: it is a folder")
+    with _signals_later():
+        for path in files:
+            os.replace(path, folder / path.name)
+        stage.rmdir()
+
+
+@contextmanager
+def _stage_beside(folder: Path) -> Generator[Path]:
+    made = [place for place in folder.parents if not place.exists()]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    where = folder.parent if not folder.exists() or _can_be_renamed(folder) else folder
+    for place in filter(_is_left_over, where.glob(f"{_STAGE}*")):
+        replaced = where / (place.name.partition(_OLD)[2] or ".")
+        if not replaced.exists():  # killed between two renames: the old results are still whole
+            os.rename(place, replaced)
+        shutil.rmtree(place, ignore_errors=True)
+    stage = Path(tempfile.mkdtemp(dir=where, prefix=f"{_STAGE}{os.getpid()}-"))
 
     def abandon() -> None:
         shutil.rmtree(stage, ignore_errors=True)
@@ -50,12 +131,53 @@ def staged(folder: Path) -> Generator[Path]:
     with _first_on_signals(abandon):
         try:
             yield stage
-            for path in sorted(stage.iterdir()):
-                os.replace(path, folder / path.name)
         except BaseException:
             abandon()
             raise
-    stage.rmdir()
+
+
+_STAGE, _OLD = ".partial-", "-old-"
+
+
+def _can_be_renamed(folder: Path) -> bool:
+    return os.access(folder.parent, os.W_OK) and not os.path.ismount(folder)
+
+
+def _is_left_over(place: Path) -> bool:
+    """Whether this is what a killed process left: a stage of a process that is no more."""
+    owner = place.name.removeprefix(_STAGE).partition("-")[0]
+    if not place.name.startswith(_STAGE) or not owner.isdigit():
+        return False
+    try:
+        os.kill(int(owner), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, OverflowError):
+        pass
+    return False
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+_SIGNALS = [each for each in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, each)]
+
+
+@contextmanager
+def _signals_later() -> Generator[None]:
+    """Inside the block, signals wait."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    waiting = [getattr(signal, each) for each in _SIGNALS]
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, waiting)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -64,7 +186,7 @@ def _first_on_signals(action: Callable[[], None]) -> Generator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in (getattr(signal, each) for each in _SIGNALS)}
 
     def act(number: int, frame: Any) -> None:
         action()

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..checks import whole_number
+from ..arrays import random_key
+from ..checks import checked_arguments, whole_number
 from ..systems.base import ContinuousSystem, Field, field_of
 
 
@@ -20,6 +21,7 @@ class GradientDefect(NamedTuple):
     norm: Float[Array, ""]
 
 
+@checked_arguments
 def gradient_defect(
     system: ContinuousSystem | Field,
     point: Any,
@@ -50,6 +52,8 @@ def gradient_defect(
     field = field_of(system)
     rate = lambda y: ravel_pytree(field(0.0, unravel(y), data))[0]  # noqa: E731
     zero = jnp.zeros((), flat.dtype)
+    if probes is None and key is not None:
+        raise ValueError("key: it belongs to probes, of which none are asked for")
     if probes is None:
         j = jax.jacfwd(rate)(flat)
         norm = jnp.linalg.norm(j)
@@ -57,6 +61,7 @@ def gradient_defect(
     whole_number("probes", probes, low=2)
     if key is None:
         raise ValueError("key: random probes need a key")
+    random_key("key", key)
 
     def pair(k: Any):
         u, w = jax.random.normal(k, (2, flat.size), flat.dtype)

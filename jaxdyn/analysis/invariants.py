@@ -3,10 +3,12 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from ..checks import checked_arguments
 from ..moments import Moments
 from ..systems.siamese import Objective, Siamese, SiameseState
 
 
+@checked_arguments
 def balance(system: Siamese, state: SiameseState) -> Float[Array, "n n"]:
     """K = A Aᵀ − Bᵀ B / α_p, which decays as e^{−2λt} along the flow of SG and EMA (any teacher).
 
@@ -29,6 +31,7 @@ def encoder_decay_rate(system: Objective, state: SiameseState, moments: Moments)
     return -mismatch - system.weight_decay.encoder * jnp.sum(a**2)
 
 
+@checked_arguments
 def gram(state: SiameseState) -> Float[Array, "m m"]:
     """S = Aᵀ A, what of the encoder is left when the O(n) symmetry is divided out."""
     return state.encoder.T @ state.encoder

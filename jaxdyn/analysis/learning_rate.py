@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..arrays import in_float64
-from ..checks import number
+from ..arrays import floating_state, in_float64
+from ..checks import checked_arguments, number
 from ..schedules import is_scheduled
 from ..solve.methods.procedure import Optimizer
 from .linearise import Linearisation, linearise
@@ -18,6 +18,7 @@ _GRID = 200  # points of the first look
 _HALVINGS = 60
 
 
+@checked_arguments
 @in_float64
 def largest_lr(
     system: Any, state: Any, data: Any, *, optimizer: Optimizer | None = None, low: float = 1e-4, high: float = 1e3
@@ -54,7 +55,7 @@ def largest_lr(
         raise ValueError("optimizer: expected a function of the learning rate, such as lambda lr: optax.sgd(lr, 0.9)")
     if is_scheduled(system):
         raise ValueError("system: a schedule has no equilibrium; take its numbers at one step, jd.at(system, step)")
-    state = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), state)
+    state = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), floating_state(state)[0])
     bound = _bound(system)
     high = min(high, bound)
     at = jax.jit(jax.vmap(functools.partial(_at, system, state, data, optimizer)))

@@ -12,6 +12,7 @@ import enum
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,7 +20,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Complex, Float, Integer
 
 from ..arrays import floating_state, is_traced, scalar, traceable
-from ..checks import number
+from ..checks import checked_arguments, number
 from ..schedules import is_scheduled
 from ..solve.methods.base import check_like, check_rate
 from ..solve.methods.procedure import Optimizer, check_optimizer, optimizer_memory, take_step
@@ -107,12 +108,16 @@ class Linearisation(NamedTuple):
     __str__ = __repr__
 
 
+@checked_arguments
 def jacobian(system: System, state: Any, data: Any) -> Float[Array, "size size"]:
     """Exact Jacobian of the field, of the flattened state, by forward-mode differentiation."""
+    state, _ = floating_state(state)
+    check_with(system, state, data)
     field = _flat_field(system, state, data)
     return jax.jacfwd(lambda y: field(0.0, y))(ravel_pytree(state)[0])
 
 
+@checked_arguments
 def linearise(
     system: System,
     state: Any,
@@ -158,16 +163,20 @@ def linearise(
         with jax.enable_x64(True):
             state = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), floating_state(state)[0])
             system, data = traceable((system, data), jnp.float64)
-            return _linearised(system, state, data, lr, optimizer, directions, zero_tolerance)
+            lr = _checked(system, state, data, lr, optimizer, zero_tolerance)
+            # Modules are compared by their numbers; a function may be another one after a change of what it refers to.
+            plain = isinstance(system, eqx.Module) and optimizer is None and directions is None
+            run = _compiled if plain else _linearised
+            return run(system, state, data, lr, optimizer, directions, zero_tolerance)
     state, dtype = floating_state(state)
     if dtype != jnp.float64:
         raise ValueError(f"state: a verdict needs float64, got {dtype}; trace under jax.enable_x64(True)")
+    lr = _checked(system, state, data, lr, optimizer, zero_tolerance)
     return _linearised(system, state, data, lr, optimizer, directions, zero_tolerance)
 
 
-def _linearised(
-    system: Any, state: Any, data: Any, lr: Any, optimizer: Any, directions: Any, zero_tolerance: Any
-) -> Linearisation:
+def _checked(system: Any, state: Any, data: Any, lr: Any, optimizer: Any, zero_tolerance: Any) -> Any:
+    """ValueError for what cannot be asked; the learning rate."""
     if is_scheduled((system, lr)):
         raise ValueError("system: a schedule has no equilibrium; take its numbers at one step, jd.at(system, step)")
     check_with(system, state, data, lr)
@@ -177,6 +186,12 @@ def _linearised(
         lr = scalar("lr", lr, above=0)
     if optimizer is not None and lr is None:
         raise ValueError("lr: an optimizer trains in steps; expected a learning rate")
+    return lr
+
+
+def _linearised(
+    system: Any, state: Any, data: Any, lr: Any, optimizer: Any, directions: Any, zero_tolerance: Any
+) -> Linearisation:
     directions = directions_of(system) if directions is None else directions
     move, flat, memory = _map(system, state, data, lr, optimizer)
     growth, moved = jax.jacfwd(move)(flat), move(flat)
@@ -196,6 +211,9 @@ def _linearised(
         Doubt.NO_SYMMETRY: ~orbit.is_kept,
     }
     return _judged(jnp.where(finite, growth, 0), moved, flat, orbit, doubts, lr is not None, zero_tolerance)
+
+
+_compiled = eqx.filter_jit(_linearised)
 
 
 def _flat_field(system: Any, state: Any, data: Any) -> Any:

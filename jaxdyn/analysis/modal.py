@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..arrays import is_traced, real_numbers
+from ..checks import checked_arguments, told
 from ..moments import Moments
 from ..solve.flow import flow
 from ..systems.siamese import Siamese, StopGradient
@@ -44,6 +46,7 @@ class ModeFates(NamedTuple):
     rate: Array
 
 
+@checked_arguments
 def modes_of(moments: Moments) -> JointModes:
     """The orthonormal axes in which X and the symmetric part of Y are jointly most nearly diagonal.
 
@@ -94,6 +97,13 @@ def mode_fates(rho: Any, tau: Any, weight_decay: Any, predictor_lr_ratio: Any = 
         >>> float(fate.threshold[0]), round(float(fate.eigenvalue[0]), 6), round(float(fate.inner[0]), 6)
         (0.25, 0.64, 0.04)
     """
+    named = {"rho": rho, "tau": tau, "weight_decay": weight_decay, "predictor_lr_ratio": predictor_lr_ratio}
+    for name, value in named.items():
+        if is_traced(value):
+            continue
+        numbers = real_numbers(name, value)
+        if not numbers.size or not (np.isfinite(numbers) & ((numbers >= 0) | (name == "tau"))).all():
+            raise ValueError(f"{name}: expected finite numbers{'' if name == 'tau' else ' >= 0'}, got {told(value)}")
     rho, tau = jnp.asarray(rho), jnp.abs(jnp.asarray(tau))
     delta = tau**2 - 4 * rho * weight_decay
     alive = (delta >= 0) & (rho > 0)

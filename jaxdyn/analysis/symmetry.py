@@ -10,14 +10,18 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Integer
 
+from ..arrays import matrix
+from ..checks import checked_arguments
 from ..systems.siamese import SiameseState, TeacherState
 from .soundness import nearby
 
 State = TypeVar("State", bound=SiameseState)
 
 
+@checked_arguments
 def rotate(u: Float[Array, "n n"], state: State) -> State:
     """The action of an orthogonal U: (U A, U B Uᵀ[, U C])."""
+    u = matrix("u", u, square=True)
     moved = {"encoder": u @ state.encoder, "predictor": u @ state.predictor @ u.T}
     if isinstance(state, TeacherState):
         moved["teacher"] = u @ state.teacher

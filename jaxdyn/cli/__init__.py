@@ -48,6 +48,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except (ValueError, OSError) as error:
         return _fail(str(error))
+    except RuntimeError as error:  # JAX_PLATFORMS names what this machine does not have
+        if "backend" not in str(error):
+            raise
+        return _fail(f"JAX_PLATFORMS: {str(error).splitlines()[0]}")
     except KeyboardInterrupt:
         print(MESSAGE, file=sys.stderr)
         return 130
@@ -72,6 +76,12 @@ def _run(arguments: list[str]) -> int:
 def entry() -> None:
     """The console script: `main`, then exit with its status."""
     listen()
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without Greek letters shows question marks
     sys.exit(main())
 
 

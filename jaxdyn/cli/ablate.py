@@ -31,6 +31,8 @@ class Settings:
     """Another data set for all of them (see `jaxdyn train --help`); default: each table's own."""
     out: Path = Path("results/ablate")
     """Folder for the data, the settings and the figures."""
+    force: bool = False
+    """Replace the results that are in the folder."""
     config: Path | None = None
     """A TOML file with any of these settings; the command line overrides it."""
 
@@ -40,7 +42,7 @@ class Settings:
 
 def main(arguments: list[str]) -> int:
     settings = read_settings(Settings, "ablate", arguments)
-    folder = check_folder(settings.out)
+    folder = check_folder(settings.out, force=settings.force)
     began = time.perf_counter()
 
     from ..papers.tables.ablations import TABLES, run_tables, table_text
@@ -56,14 +58,15 @@ def main(arguments: list[str]) -> int:
             chosen, seeds=settings.seeds, fast=settings.fast, data=settings.data,
             progress=lambda done, whole: report(1000 * done // whole), between=forget_programs,
         )  # fmt: skip
-    with staged(folder) as stage:
+    with staged(folder, force=settings.force) as stage:
         save_settings(as_toml(settings), stage / "settings.toml")
         for name, dataset in found.items():
             save_dataset(dataset, stage / f"{name.lower()}.nc")
             _draw(stage, name, dataset)
     for dataset in found.values():
         print(f"{table_text(dataset)}\n")
-    print(f"wrote data (.nc) and figures of {len(found)} tables to {folder} in {time.perf_counter() - began:.1f} s")
+    seconds = time.perf_counter() - began
+    print(f"wrote data (.nc) and figures of {len(found)} tables to {settings.out} in {seconds:.1f} s")
     return 0
 
 

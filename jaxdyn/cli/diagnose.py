@@ -31,6 +31,8 @@ class Settings(Setup, Augmentation):
     """Views: standard deviation of the pixels' noise."""
     out: Path = Path("results/diagnose")
     """Folder for the data, the settings and the figure."""
+    force: bool = False
+    """Replace the results that are in the folder."""
     config: Path | None = None
     """A TOML file with any of these settings; the command line overrides it."""
 
@@ -41,7 +43,7 @@ class Settings(Setup, Augmentation):
 
 def main(arguments: list[str]) -> int:
     settings = read_settings(Settings, "diagnose", arguments)
-    folder = check_folder(settings.out)
+    folder = check_folder(settings.out, force=settings.force)
     began = time.perf_counter()
 
     import sys
@@ -58,7 +60,7 @@ def main(arguments: list[str]) -> int:
     tell = lambda words: print(f"{words} …".ljust(40), end="\r", file=sys.stderr, flush=True)  # noqa: E731
     with jax.enable_x64(True):
         found = diagnose(dataset, settings, view, progress=tell if sys.stderr.isatty() else None)
-    with staged(folder) as stage:
+    with staged(folder, force=settings.force) as stage:
         written = [
             save_dataset(found, stage / "diagnose.nc"),
             save_settings(as_toml(settings), stage / "settings.toml"),
@@ -67,5 +69,6 @@ def main(arguments: list[str]) -> int:
             diagnosis_panels(axes, found, settings.weight_decay)
             written += save_figure(fig, stage / "diagnose")
     print(report(found, settings))
-    print(f"\nwrote {', '.join(path.name for path in written)} to {folder} in {time.perf_counter() - began:.1f} s")
+    seconds = time.perf_counter() - began
+    print(f"\nwrote {', '.join(path.name for path in written)} to {settings.out} in {seconds:.1f} s")
     return 0

@@ -28,6 +28,8 @@ class Settings(Problem):
     """Also run so many random trials of the procedure (at lr, or 0.05) and say where they end."""
     out: Path = Path("results/equilibria")
     """Folder for the data, the settings and the figure."""
+    force: bool = False
+    """Replace the results that are in the folder."""
     config: Path | None = None
     """A TOML file with any of these settings; the command line overrides it."""
 
@@ -42,7 +44,7 @@ class Settings(Problem):
 
 def main(arguments: list[str]) -> int:
     settings = read_settings(Settings, "equilibria", arguments)
-    folder = check_folder(settings.out)
+    folder = check_folder(settings.out, force=settings.force)
     began = time.perf_counter()
 
     import jax
@@ -72,7 +74,7 @@ def main(arguments: list[str]) -> int:
             problem, starts = Given(system, moments, settings.lr or 0.05, found), Starts(n=found.n)
             trials = run_trials(problem, settings.n_trials, starts=starts, seed=settings.seed)
             print(f"\n{settings.n_trials:,} random trials, weights {starts.encoder}, lr {problem.lr}\n{table(trials)}")
-    with staged(folder) as stage:
+    with staged(folder, force=settings.force) as stage:
         written = [
             save_dataset(dataset, stage / "equilibria.nc"),
             save_settings(as_toml(settings), stage / "settings.toml"),
@@ -82,5 +84,6 @@ def main(arguments: list[str]) -> int:
         with figure(1, 1, width=3.6, height=2.8) as (fig, axes):
             eigenvalue_panel(axes[0], dataset)
             written += save_figure(fig, stage / "equilibria")
-    print(f"wrote {', '.join(path.name for path in written)} to {folder} in {time.perf_counter() - began:.1f} s")
+    seconds = time.perf_counter() - began
+    print(f"wrote {', '.join(path.name for path in written)} to {settings.out} in {seconds:.1f} s")
     return 0

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import tyro
 
+from ..storage import check_folder
 from .assignments import read_assignments
 from .settings import read_settings
 
@@ -32,6 +33,8 @@ class Settings:
 def main(arguments: list[str]) -> int:
     settings = read_settings(Settings, "figures", arguments)
     changes = read_assignments(settings.set)
+    if not settings.list:
+        check_folder(settings.out, whole=False)
     if changes and (len(set(settings.ids)) != 1 or "all" in settings.ids):
         raise ValueError("set: it changes one figure; give one id")
 
@@ -48,7 +51,7 @@ def main(arguments: list[str]) -> int:
     wanted = [*names] if "all" in settings.ids else [name.lower() for name in settings.ids]
     for name in wanted:
         if name not in names:
-            raise ValueError(f"ids: unknown figure {name!r}; there are {', '.join(PICTURES)}, or all")
+            raise ValueError(_unknown(name, list(PICTURES)))
     for name in dict.fromkeys(wanted):
         began = time.perf_counter()
         written = make_figure(name, settings.out, fast=settings.fast, **changes)
@@ -56,6 +59,14 @@ def main(arguments: list[str]) -> int:
         print(f"{names[name]:15} {files}  ({time.perf_counter() - began:.1f} s)", flush=True)
     print(f"in {settings.out}")
     return 0
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    from ..papers.tables.ablations import TABLES
+
+    if name in map(str.lower, TABLES):
+        return f"ids: {name!r} is a table of trained networks: jaxdyn ablate {name}"
+    return f"ids: unknown figure {name!r}; there are {', '.join(known)}, or all; jaxdyn ablate has {', '.join(TABLES)}"
 
 
 def _text(value: object) -> str:

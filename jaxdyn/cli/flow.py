@@ -43,6 +43,8 @@ class Settings:
     """diffrax solver; kvaerno5 is for stiff flows."""
     out: Path = Path("results/flow")
     """Folder for the data, the settings and the figure."""
+    force: bool = False
+    """Replace the results that are in the folder."""
     config: Path | None = None
     """A TOML file with any of these settings; the command line overrides it."""
 
@@ -57,11 +59,13 @@ class Settings:
             number(name, getattr(self, name), low=0)
         for name in ("predictor_lr_ratio", "t1", "scale"):
             number(name, getattr(self, name), above=0)
+        if self.system != "ema" and self.ema_rate != Settings.ema_rate:
+            raise ValueError(f"ema_rate: it belongs to system ema, got system {self.system}")
 
 
 def main(arguments: list[str]) -> int:
     settings = read_settings(Settings, "flow", arguments)
-    folder = check_folder(settings.out)
+    folder = check_folder(settings.out, force=settings.force)
     began = time.perf_counter()
 
     import jax
@@ -89,7 +93,7 @@ def main(arguments: list[str]) -> int:
             solver=settings.solver,
             settings=as_toml(settings),
         )
-    with staged(folder) as stage:
+    with staged(folder, force=settings.force) as stage:
         written = [
             save_dataset(dataset, stage / "flow.nc"),
             save_settings(as_toml(settings), stage / "settings.toml"),
@@ -98,7 +102,8 @@ def main(arguments: list[str]) -> int:
             spectrum_panels(axes, dataset)
             written += save_figure(fig, stage / "flow")
     print(_summary(settings, dataset))
-    print(f"wrote {', '.join(path.name for path in written)} to {folder} in {time.perf_counter() - began:.1f} s")
+    seconds = time.perf_counter() - began
+    print(f"wrote {', '.join(path.name for path in written)} to {settings.out} in {seconds:.1f} s")
     return 0
 
 

@@ -1,9 +1,10 @@
-"""Ctrl-C ends the command at once, wherever it is, and leaves no unfinished file.
+"""Ctrl-C, like a request to terminate, ends the command at once, wherever it is, and leaves no unfinished file.
 
 Raising `KeyboardInterrupt` would not do: it lands in whatever runs at the moment, and callbacks inside
 libraries swallow it. Nothing has to be unwound but the output that is being written, which `staged` sees to.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -11,14 +12,20 @@ import threading
 from typing import Any
 
 MESSAGE = "\njaxdyn: interrupted; no result was written"
+_ENDINGS = {"SIGINT": MESSAGE, "SIGTERM": "\njaxdyn: terminated; no result was written", "SIGHUP": ""}
 
 
 def listen() -> None:
     """Handle interrupts from now on (in the main thread; elsewhere Python's own handling stays)."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, _end)
+        for name in _ENDINGS:
+            if hasattr(signal, name):
+                signal.signal(getattr(signal, name), _end)
 
 
 def _end(signum: int, frame: Any) -> None:
-    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{MESSAGE}\n".encode())
-    os._exit(130)
+    with contextlib.suppress(OSError):
+        os.write(
+            sys.__stderr__.fileno() if sys.__stderr__ else 2, f"{_ENDINGS[signal.Signals(signum).name]}\n".encode()
+        )
+    os._exit(128 + signum)

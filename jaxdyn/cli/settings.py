@@ -33,6 +33,9 @@ def _law_rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.Pr
 
 def read_settings(kind: type[Settings], command: str, arguments: list[str]) -> Settings:
     """The settings of `jaxdyn COMMAND`; exits with help, or with ValueError on anything it cannot read."""
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        if not word or (word.startswith("--") and word.endswith("=")):
+            raise ValueError(f"{before if not word else word[:-1]}: expected a value, got nothing")
     location = _config_file(arguments)
     default = kind()
     if location is not None:
@@ -64,10 +67,10 @@ _HIDDEN = tyro.conf.Suppress[None].__metadata__[0]  # type: ignore[attr-defined]
 
 
 def _names(kind: type) -> list[str]:
-    """The settings that a file may have: all but the file itself, and what a command leaves to its parts."""
+    """The settings that a file may have: not the file itself, nor leave to replace results, nor what parts have."""
     hints = get_type_hints(kind, include_extras=True)
     hidden = {name for name, hint in hints.items() if _HIDDEN in getattr(hint, "__metadata__", ())}
-    return [field.name for field in dataclasses.fields(kind) if field.name not in hidden | {"config"}]
+    return [field.name for field in dataclasses.fields(kind) if field.name not in hidden | {"config", "force"}]
 
 
 def _plain(value: Any) -> Any:

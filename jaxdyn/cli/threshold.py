@@ -22,6 +22,8 @@ class Settings(Problem):
     """Weight decays of the first search."""
     out: Path = Path("results/threshold")
     """Folder for the data, the settings and the figure."""
+    force: bool = False
+    """Replace the results that are in the folder."""
     config: Path | None = None
     """A TOML file with any of these settings; the command line overrides it."""
 
@@ -32,7 +34,7 @@ class Settings(Problem):
 
 def main(arguments: list[str]) -> int:
     settings = read_settings(Settings, "threshold", arguments)
-    folder = check_folder(settings.out)
+    folder = check_folder(settings.out, force=settings.force)
     began = time.perf_counter()
 
     import jax
@@ -68,7 +70,7 @@ def main(arguments: list[str]) -> int:
         print("nothing was written")
         return 0
     dataset = dataset.assign_attrs(thresholds=[each.weight_decay for each in thresholds])
-    with staged(folder) as stage:
+    with staged(folder, force=settings.force) as stage:
         written = [
             save_dataset(dataset, stage / "threshold.nc"),
             save_settings(as_toml(settings), stage / "settings.toml"),
@@ -76,5 +78,6 @@ def main(arguments: list[str]) -> int:
         with figure(1, 1, width=4.2, height=3.0) as (fig, axes):
             branch_panel(axes[0], dataset, "weight decay λ")
             written += save_figure(fig, stage / "threshold")
-    print(f"wrote {', '.join(path.name for path in written)} to {folder} in {time.perf_counter() - began:.1f} s")
+    seconds = time.perf_counter() - began
+    print(f"wrote {', '.join(path.name for path in written)} to {settings.out} in {seconds:.1f} s")
     return 0

@@ -76,6 +76,8 @@ class Settings(Recipe, Augmentation):
     """Folder to keep the last state in; the same command goes on from there after a kill."""
     out: Path = Path("results/train")
     """Folder for the data, the settings and the figure."""
+    force: bool = False
+    """Replace the results that are in the folder."""
     config: Path | None = None
     """A TOML file with any of these settings; the command line overrides it."""
 
@@ -92,7 +94,9 @@ class Settings(Recipe, Augmentation):
 
 def main(arguments: list[str]) -> int:
     settings = read_settings(Settings, "train", arguments)
-    folder = check_folder(settings.out)
+    folder = check_folder(settings.out, force=settings.force)
+    if settings.checkpoint is not None:
+        check_folder(settings.checkpoint, whole=False)
     began = time.perf_counter()
 
     from ..data import load_dataset
@@ -109,7 +113,7 @@ def main(arguments: list[str]) -> int:
             progress=lambda at, of: report(at),
         )  # fmt: skip
     found = found.assign_coords(label=("setting", names))
-    with staged(folder) as stage:
+    with staged(folder, force=settings.force) as stage:
         written = [save_dataset(found, stage / "train.nc"), save_settings(as_toml(settings), stage / "settings.toml")]
         with figure(2, 3, height=4.6) as (fig, axes):
             training_panels(axes, found)
@@ -117,7 +121,8 @@ def main(arguments: list[str]) -> int:
     print(f"{settings.system} on {settings.data}: {settings.encoder} encoder, {settings.predictor} predictor, "
           f"{recipe.steps} steps, {settings.seeds} seeds, mean ± std\n")  # fmt: skip
     print(summary(found))
-    print(f"\nwrote {', '.join(path.name for path in written)} to {folder} in {time.perf_counter() - began:.1f} s")
+    seconds = time.perf_counter() - began
+    print(f"\nwrote {', '.join(path.name for path in written)} to {settings.out} in {seconds:.1f} s")
     return 0
 
 

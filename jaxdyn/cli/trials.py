@@ -51,6 +51,8 @@ class Settings(ScalarLaws, Starts, Stopping):
     """Trials of each setting in --sensitivity."""
     out: Path = Path("results/trials")
     """Folder for the data, the settings and the figures."""
+    force: bool = False
+    """Replace the results that are in the folder."""
     config: Path | None = None
     """A TOML file with any of these settings; the command line overrides it."""
 
@@ -70,6 +72,8 @@ class Settings(ScalarLaws, Starts, Stopping):
             raise ValueError(f"tolerance: float32 cannot resolve {self.tolerance:g}; use at least 1e-6, or float64")
         if self.batch_size is not None:
             whole_number("batch_size", self.batch_size)
+        if self.sensitivity_trials != Settings.sensitivity_trials and not self.sensitivity:
+            raise ValueError("sensitivity_trials: it belongs to --sensitivity")
         if self.ema_decay != ScalarLaws.ema_decay and "ema" not in self.systems and not self.sensitivity:
             raise ValueError(f"ema_decay: it belongs to system ema, got {self.ema_decay!r} for {self.systems}")
         if self.ema_rises_over is not None:
@@ -86,7 +90,7 @@ class Settings(ScalarLaws, Starts, Stopping):
 
 def main(arguments: list[str]) -> int:
     settings = read_settings(Settings, "trials", arguments)
-    folder = check_folder(settings.out)
+    folder = check_folder(settings.out, force=settings.force)
     began = time.perf_counter()
 
     from ..papers.figures.portrait import portrait
@@ -111,7 +115,7 @@ def main(arguments: list[str]) -> int:
     files = {"trials.nc": _together(results), "trajectories.nc": portrait()}
     if settings.sensitivity:
         files["sensitivity.nc"] = _sensitivity(settings)
-    with staged(folder) as stage:
+    with staged(folder, force=settings.force) as stage:
         written = [save_dataset(dataset, stage / name) for name, dataset in files.items()]
         written.append(save_settings(as_toml(settings), stage / "settings.toml"))
         written += _draw(stage, files, results)
@@ -124,7 +128,8 @@ def main(arguments: list[str]) -> int:
     )
     print(f"m = 1, n = {settings.n or 2}, {settings.n_trials:,} trials of each system, seed {settings.seed}{ours}\n")
     print(table(results, published=PUBLISHED))
-    print(f"\nwrote {', '.join(path.name for path in written)}\nto {folder} in {time.perf_counter() - began:.1f} s")
+    seconds = time.perf_counter() - began
+    print(f"\nwrote {', '.join(path.name for path in written)}\nto {settings.out} in {seconds:.1f} s")
     return 0
 
 

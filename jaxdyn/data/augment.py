@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
-from ..checks import number, whole_number
+from ..checks import number, whole_number, yes_or_no
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Augmentation:
     """Views: side of a square hole, in pixels."""
 
     def __post_init__(self):
+        yes_or_no("flip", self.flip)
         number("crop", self.crop, above=0, high=1)
         number("contrast", self.contrast, low=0, high=1)
         for name in ("brightness", "noise"):

@@ -1,6 +1,7 @@
 """Files of the user's: `.npz` and `.npy`, read whole or refused in one line."""
 
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,29 @@ def read_pair(location: str) -> tuple[np.ndarray, np.ndarray]:
     raise ValueError(f"{location}: expected arrays named x and y, got {', '.join(loaded) or 'none'}")
 
 
+_LARGEST = 2**34  # bytes of an archive's arrays, unpacked
+_DENSEST = 200  # times an archive's own size: numbers do not shrink like that, only constants do
+
+
+def _check_size(location: str, path: Path) -> None:
+    """ValueError for an archive that would fill the memory, by the sizes it declares."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            declared = sum(member.file_size for member in archive.infolist())
+    except (OSError, zipfile.BadZipFile, ValueError):
+        return  # no archive, or a damaged one: reading it says so
+    if declared > _LARGEST or declared > max(2**26, _DENSEST * path.stat().st_size):
+        raise ValueError(
+            f"{location}: {declared / 1e9:.1f} GB unpacked from {path.stat().st_size / 1e6:.1f} MB: refused"
+        )
+
+
 def _read(location: str) -> Any:
     """The array of an .npy file, or the arrays of an .npz file by name."""
     path = Path(location).expanduser()
     if not path.exists():
         raise ValueError(f"{location}: no such file")
+    _check_size(location, path)
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):

@@ -4,6 +4,7 @@ import os
 
 import jax
 
+from ..checks import checked_arguments, whole_number
 from ..moments import Moments
 from .augment import Augmentation
 from .base import Dataset, from_images, from_views
@@ -16,6 +17,7 @@ NAMED = {"digits": digits, "patches": patches, "clips": clips}
 FOLDERS = {"cifar10": cifar10, "stl10": stl10}
 
 
+@checked_arguments
 def load_dataset(location: str) -> Dataset:
     """ "digits", "patches", "clips", "cifar10:FOLDER", "stl10:FOLDER", or an .npz file of the user's.
 
@@ -57,7 +59,7 @@ def load_views(
     Raises:
         ValueError: one line that says what is wrong with the name, the file or the arrays.
     """
-    location = os.fspath(location)
+    location, seed = os.fspath(location), whole_number("seed", seed, low=0, high=2**32 - 1)
     is_file = "," in location or location.endswith((".npz", ".npy"))
     if not is_file or ("," not in location and "images" in read_arrays(location)):
         return views_of(load_dataset(location), m, augmentation, key=jax.random.key(seed))
@@ -68,6 +70,7 @@ def load_views(
         raise ValueError(f"{location}: {error}") from None
 
 
+@checked_arguments
 def load_moments(
     location: str | os.PathLike[str], m: int | None = None, augmentation: Augmentation = VIEW, *, seed: int = 0
 ) -> Moments:

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from ..checks import whole_number
+from ..arrays import random_key
+from ..checks import checked_arguments, whole_number
 from ..moments import Moments, check_views
 from .augment import Augmentation
 from .base import Dataset
@@ -27,6 +28,7 @@ class Views(NamedTuple):
         return Moments.from_views(*(side.reshape(-1, side.shape[-1]) for side in self))
 
 
+@checked_arguments
 def views_of(
     data: Dataset | tuple[Any, Any],
     m: int | None = None,
@@ -55,6 +57,7 @@ def views_of(
         ValueError: if the samples vary in fewer than m dimensions, or cannot be augmented so.
     """
     m = None if m is None else whole_number("m", m)
+    key = None if key is None else random_key("key", key)
     flat = lambda part: np.asarray(part, np.float64).reshape(len(part), -1)  # noqa: E731
     if isinstance(data, Dataset) and data.train.target is None:
         samples = np.concatenate([data.train.source, data.held_out.source])

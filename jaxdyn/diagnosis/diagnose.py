@@ -14,16 +14,21 @@ from ..analysis.invariants import gram
 from ..analysis.linearise import Verdict, linearise
 from ..analysis.modal import mode_fates, modes_of, settled_spectrum
 from ..arrays import in_float64
+from ..checks import checked_arguments
 from ..data import Augmentation, Dataset
 from ..data.views import VIEW, Views, views_of
+from ..engines.blocks import blockwise
 from ..equilibria.equations import decay_bound
 from ..intervals import proportion
 from ..moments import Moments
 from ..provenance import provenance
 from ..solve.ensemble import flow_ensemble
+from ..solve.methods.rest import Rest
+from ..status import Status
 from ..systems.siamese import MovingAverage, Siamese, StopGradient
 from .setup import Setup
 
+_AT_REST = 0.01  # rate relative to the state in units of λ, at which dying modes die: they are below 0.01 then
 ALIVE = 0.05  # share of a mode's predicted eigenvalue above which a run counts as having it
 
 
@@ -34,6 +39,7 @@ def system_of(setup: Setup) -> Siamese:
     return MovingAverage(setup.weight_decay, setup.predictor_lr_ratio, ema_rate=setup.ema_rate)
 
 
+@checked_arguments
 @in_float64
 def diagnose(
     dataset: Dataset,
@@ -50,7 +56,7 @@ def diagnose(
         Dataset over `mode` (descending threshold), `seed` and `step`: bootstrapped ρ, τ and thresholds; the
         uncoupled prediction `predicted_alone` and the coupled `predicted`, eigenvalues of S; `trained` [seed, mode];
         `followed` [seed, mode], the procedure on exact moments from the same starts; `survivors`, random starts by the
-        number of modes that stay alive. See `errors` and `report`.
+        number of modes that stay alive, `unresolved` those not at rest by t1. See `errors` and `report`.
     """
     tell = progress or (lambda words: None)
     tell("moments")
@@ -71,12 +77,14 @@ def diagnose(
     variables["predicted"] = ("mode", np.asarray(predicted))
     tell("random starts")
     alive_at_end = _survivors(setup, moments, predicted)
+    settled = alive_at_end[alive_at_end >= 0]
     tell("training")
     trained, followed, series, energies, last = _trained(setup, pairs, moments)
     variables |= {
         "trained": (("seed", "mode"), trained), "followed": (("seed", "mode"), followed),
         "trained_series": (("step", "seed", "mode"), series),
-        "survivors": ("alive", np.bincount(alive_at_end, minlength=setup.m + 1), {"units": "trials"}),
+        "survivors": ("alive", np.bincount(settled, minlength=setup.m + 1), {"units": "trials"}),
+        "unresolved": ((), int(np.sum(alive_at_end < 0)), {"units": "trials", "long_name": "not at rest by t1"}),
         "energy": (("step", "seed"), energies),
     }  # fmt: skip
     coordinates = {"mode": np.arange(1, setup.m + 1), "step": ("step", last, {"units": "step"}),
@@ -133,14 +141,18 @@ def _states(setup: Setup, seed: int, count: int) -> Any:
 
 
 def _survivors(setup: Setup, moments: Moments, predicted: Array) -> np.ndarray:
-    """How many modes are alive at the end of the flow on exact moments, from random starts."""
+    """How many modes are alive where the flow on exact moments has come to rest by t1, from random starts; −1 where it
+    has not."""
+    system, rest = system_of(setup), Rest(_AT_REST * setup.weight_decay)
     states = jax.tree.map(np.asarray, _states(setup, setup.seed + 10**6, setup.n_trials))
-    ends = flow_ensemble(system_of(setup), states, moments, t1=setup.t1, rtol=1e-6, atol=1e-8)
+    ends = flow_ensemble(system, states, moments, t1=setup.t1, rtol=1e-6, atol=1e-8)
+    rests = jax.jit(jax.vmap(lambda state: rest.of_rate(system.field(setup.t1, state, moments), state)))
+    resolved = blockwise(rests, ends.final) & (ends.status == Status.COMPLETED)
     grams = np.einsum("tni,tnj->tij", ends.final.encoder, ends.final.encoder)
     values = np.linalg.eigvalsh(np.where(np.isfinite(grams), grams, 0))
     living = np.asarray(predicted)[np.asarray(predicted) > 1e-9]
     least = ALIVE * (living.min() if living.size else 1.0)
-    return np.sum(values > least, 1)
+    return np.where(resolved, np.sum(values > least, 1), -1)
 
 
 def _trained(setup: Setup, pairs: Views, moments: Moments) -> tuple[np.ndarray, ...]:
@@ -192,7 +204,7 @@ def report(dataset: xr.Dataset, setup: Setup) -> str:
     d, decay = dataset, setup.weight_decay
     living = d["predicted"].values > 1e-9
     head = (
-        f"{'mode':>4} {'ρ':>8} {'τ':>8} {'threshold':>11} {'95 % interval':>19} {'survives':>9} {'alone':>9}     time"
+        f"{'mode':>4} {'ρ':>8} {'τ':>8} {'threshold':>11} {'95 % interval':>19} {'survives*':>9} {'alone':>9}     time"
     )
     lines = [f"{setup.system} on {d.attrs['data']}: m = {setup.m}, n = {setup.embedding}, λ = {decay:g}, "
              f"α_p = {setup.predictor_lr_ratio:g}" + (f", β = {setup.ema_rate:g}" if setup.system == "ema" else ""),
@@ -206,6 +218,7 @@ def report(dataset: xr.Dataset, setup: Setup) -> str:
         )
     lines += [
         "",
+        "* share of resamples in which the mode by itself survives; coupled, see the prediction below",
         f"each mode alone lives below its threshold τ²/4ρ; the modes are {100 * d.attrs['coupling']:.1f} % coupled, "
         f"Y is {100 * d.attrs['skew']:.1f} % skew",
         f"collapse above λ = {d.attrs['threshold']:.5f} (modes alone); nothing but the origin above "
@@ -246,13 +259,12 @@ def _conclusion(d: xr.Dataset, living: np.ndarray) -> str:
 
 def survival_text(dataset: xr.Dataset) -> list[str]:
     """Shares of random starts by the number of modes alive at the end, with 95 % Wilson intervals."""
-    counts = dataset["survivors"].values
-    lines = []
-    for alive, count in enumerate(counts):
+    counts, unresolved = dataset["survivors"].values, int(dataset["unresolved"])
+    named = {f"{alive} of {len(counts) - 1} modes alive": int(count) for alive, count in enumerate(counts)}
+    named["not at rest by t1"] = unresolved
+    total, lines = int(counts.sum()) + unresolved, []
+    for name, count in named.items():
         if count:
-            low, high = proportion(int(count), int(counts.sum()))
-            share = 100 * count / counts.sum()
-            lines.append(
-                f"  {alive} of {len(counts) - 1} modes alive {share:6.1f} %  ({100 * low:.1f} – {100 * high:.1f} %)"
-            )
+            low, high = proportion(count, total)
+            lines.append(f"  {name} {100 * count / total:6.1f} %  ({100 * low:.1f} – {100 * high:.1f} %)")
     return lines

@@ -52,6 +52,8 @@ class Setup:
         number("ema_rate", self.ema_rate, low=0)
         for name in ("predictor_lr_ratio", "scale", "lr", "t1"):
             number(name, getattr(self, name), above=0)
+        if self.system != "ema" and self.ema_rate != Setup.ema_rate:
+            raise ValueError(f"ema_rate: it belongs to system ema, got system {self.system}")
         if self.system == "ema" and self.ema_rate * self.lr > 1:
             raise ValueError(f"ema_rate: expected ema_rate * lr <= 1, got {self.ema_rate * self.lr:g}")
 

@@ -130,7 +130,16 @@ _LAPACK = re.compile(r"\b(lu|eigh?|svd|qr|geqrf|householder_product|cholesky|tri
 
 def _calls_lapack(step: StepFunction, states: Any, params: Any) -> bool:
     """Whether the step calls linear-algebra libraries: two threads in them deadlock in XLA's thread pool."""
-    one = one_trial((states, params))
+    leaves, structure = jax.tree.flatten(one_trial((states, params)))
+    try:
+        return _looked_up(step, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+    except TypeError:  # as above
+        return _looked_up.__wrapped__(step, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+
+
+@functools.lru_cache(maxsize=256)
+def _looked_up(step: StepFunction, structure: Any, kinds: tuple[Any, ...]) -> bool:
+    one = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*kind) for kind in kinds])
     return bool(_LAPACK.search(str(jax.make_jaxpr(step)(*one))))
 
 

@@ -18,7 +18,7 @@ from jaxtyping import Array
 
 from ..analysis.linearise import Verdict, linearise
 from ..arrays import in_float64
-from ..checks import number, whole_number
+from ..checks import checked_arguments, number, whole_number
 from .census import census
 from .equations import Chart, chart_at, chart_equations, chart_gram, lift, reduce
 
@@ -113,6 +113,7 @@ def _tracer(branch: _Branch, steps: int) -> Any:
     return jax.jit(jax.vmap(one))
 
 
+@checked_arguments
 @in_float64
 def branches(
     settings: Settings,
@@ -144,7 +145,10 @@ def branches(
         raise ValueError(f"high: expected more than low = {low:g}, got {high:g}")
     at = (low + high) / 2 if start is None else number("start", start, low=low, high=high)
     steps = whole_number("steps", steps)
-    system, moments = settings(at)
+    made = settings(at)
+    if not isinstance(made, tuple) or len(made) != 2:
+        raise ValueError(f"settings: expected a function that returns (system, moments), got {type(made).__name__}")
+    system, moments = made
     (found,) = census([system], [moments], n=n)
     basis_size = int(np.linalg.matrix_rank(np.asarray(moments.xx)))
     if basis_size < moments.m:

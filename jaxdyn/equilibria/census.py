@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from ..analysis.linearise import Doubt, Linearisation, Verdict, linearise
 from ..arrays import in_float64, is_traced
-from ..checks import number, whole_number
+from ..checks import checked_arguments, expected, number, whole_number
 from ..engines.blocks import blockwise
 from ..moments import Moments
 from ..schedules import is_scheduled
@@ -26,6 +27,7 @@ from .search import search
 from .strata import COMPLETE_UP_TO, Stratum, solve_rank
 
 
+@checked_arguments
 @in_float64
 def equilibria(
     system: Siamese,
@@ -74,6 +76,7 @@ def equilibria(
     return dataclasses.replace(answer, items=tuple(items))
 
 
+@checked_arguments
 @in_float64
 def census(
     systems: Siamese | Sequence[Siamese],
@@ -101,6 +104,8 @@ def census(
     """
     many = [systems] if isinstance(systems, Siamese) else list(systems)
     data = [moments] if isinstance(moments, Moments) else list(moments)
+    for each in data:
+        expected("moments", each, Moments)
     count = max(len(many), len(data))
     many, data = many * count if len(many) == 1 else many, data * count if len(data) == 1 else data
     if not count or len(many) != len(data):
@@ -245,6 +250,7 @@ class Problem:
             state = TeacherState(encoder, predictor, encoder)
         nothing = np.zeros(0, complex)
         unknown = Linearisation(nothing, 0, 0, 0, Verdict.UNDETERMINED, Doubt.NONE, np.nan, np.nan)
+        s.setflags(write=False)  # a result, which other functions are given
         return Equilibrium(rank, s, state, np.nan, 0, unknown)
 
 
@@ -262,10 +268,9 @@ def _linearised(answers: list[Equilibria], lr: float | None, optimizer: Any) -> 
         if lr is not None:
             of_steps = functools.partial(_of_steps, lr=jnp.asarray(lr), optimizer=optimizer)
             steps = blockwise(of_steps, systems, states, data, size=_BLOCK)
-        items = [_filled(item, flows, steps, index) for index, item in
-                 enumerate(item for i in members for item in answers[i])]  # fmt: skip
-        for k, i in enumerate(members):
-            mine = tuple(item for item, owner in zip(items, which, strict=True) if owner == k)
+        index = itertools.count()
+        for i in members:
+            mine = tuple(_filled(item, flows, steps, next(index)) for item in answers[i])
             filled[i] = dataclasses.replace(answers[i], items=mine)
     return filled
 
@@ -290,8 +295,8 @@ def _filled(item: Equilibrium, flows: Linearisation, steps: Linearisation | None
 
 
 def _with_target(moments: Moments) -> Moments:
-    """The same, with some Z: SG and EMA do not see it, and all moments of a batch must have one structure."""
-    return moments if moments.yy is not None else Moments(moments.xx, moments.yx, moments.xx)
+    """The same, with X for Z: SG and EMA do not see it, and all moments of a batch must have one structure."""
+    return eqx.tree_at(lambda each: each.yy, moments, moments.xx, is_leaf=lambda leaf: leaf is None)
 
 
 _BLOCK = 64

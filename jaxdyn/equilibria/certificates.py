@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from ..checks import whole_number
+from ..arrays import real_numbers
+from ..checks import checked_arguments, whole_number
 from ..moments import Moments
 from ..systems.siamese import MovingAverage, Objective, Siamese
 from .result import Certificate
@@ -41,6 +42,7 @@ class _Unproved(Exception):
         self.step, self.reason = step, reason
 
 
+@checked_arguments
 def certify(gram: np.ndarray, rank: int, n: int, system: Siamese, moments: Moments) -> Certificate:
     """Prove that an equilibrium exists near S = AᵀA = `gram`, alone, of this rank, and count its unstable directions.
 
@@ -60,10 +62,10 @@ def certify(gram: np.ndarray, rank: int, n: int, system: Siamese, moments: Momen
     """
     if balls is None:
         raise ValueError("certify: needs python-flint; install it with pip install 'jaxdyn[certify]'")
-    gram = np.asarray(gram, np.float64)
+    gram = real_numbers("gram", gram)
     if gram.shape != (moments.m, moments.m) or not np.isfinite(gram).all():
         raise ValueError(f"gram: expected finite numbers [{moments.m}, {moments.m}], got shape {gram.shape}")
-    whole_number("rank", rank, low=0, high=min(whole_number("n", n), moments.m))
+    whole_number("rank", rank, low=0, high=min(whole_number("n", n, high=10_000), moments.m))
     radius = float("nan")
     with balls.precision(_BITS):
         try:

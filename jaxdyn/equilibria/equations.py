@@ -22,6 +22,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..arrays import traceable
+from ..checks import checked_arguments
 from ..moments import Moments
 from ..systems.siamese import Siamese, StudentState
 
@@ -46,6 +47,7 @@ def reduce_arrays(xx: Any, yx: Any, decay: Any, level: Any) -> ReducedProblem:
     return ReducedProblem(xx / size, yx / (decay * size) ** 0.5, level / size)
 
 
+@checked_arguments
 def decay_bound(moments: Moments) -> Array:
     """λ_A above which no nonzero equilibrium exists: ¼ ‖Y X^{−½}‖² (largest singular value squared).
 

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple, overload
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +19,7 @@ from jaxtyping import Array
 
 from ..analysis.linearise import Verdict, linearise
 from ..arrays import in_float64
-from ..checks import whole_number
+from ..checks import checked_arguments, expected, whole_number
 from ..moments import Moments
 from ..systems.siamese import MovingAverage, Objective, Siamese, StopGradient
 from .census import census
@@ -58,6 +59,7 @@ class _Bracket(NamedTuple):
     complete: bool
 
 
+@checked_arguments
 @overload
 def collapse_threshold(
     system: Siamese, moments: Moments, *, n: int | None = None, points: int = 24
@@ -110,9 +112,12 @@ def collapse_threshold(
         raise ValueError(f"system: expected StopGradient or MovingAverage, got {type(system).__name__}{why}")
     if isinstance(system, MovingAverage) and float(system.ema_rate) == 0:
         raise ValueError("ema_rate: expected a number > 0: with a frozen teacher no verdict is determined")
-    points = whole_number("points", points, low=4)
-    batch = [moments] if isinstance(moments, Moments) else list(moments)
-    brackets = _brackets(system, batch, n, points) if batch else []
+    points = whole_number("points", points, low=4, high=10_000)
+    many = list(moments) if isinstance(moments, list | tuple) else [moments]
+    batch = [expected("moments", each, Moments) for each in many]
+    if not batch:
+        raise ValueError("moments: expected at least one, got none")
+    brackets = _brackets(system, batch, n, points)
     dimension = (batch[0].m + 1) if n is None else n
     results: list[list[Threshold]] = [[] for _ in batch]
     for rank in sorted({bracket.rank for bracket in brackets}):
@@ -215,34 +220,41 @@ class _Fold(NamedTuple):
 
 
 def _fold(system: Any, moments: Moments, gram: np.ndarray, rank: int, decay: float) -> _Fold | None:
-    """Solve F = 0, (∂F/∂u) v = 0, |v| = 1 from nearby: λ and dλ/d(X, Y), or None if there is no fold."""
+    """The fold near this equilibrium: λ and dλ/d(X, Y), or None if there is none."""
     unit = float(reduce(with_decay(system, decay), moments).unit)
     chart, u = chart_at(gram / unit, rank)
-    frozen = Chart(*(jnp.asarray(part) for part in chart))
+    y, off, gradient = _solved_fold(
+        system, moments, Chart(*map(jnp.asarray, chart)), jnp.asarray(u), jnp.asarray(decay)
+    )
+    refined, size = float(jnp.exp(y[-1])), float(np.linalg.norm(u))
+    moved = float(jnp.linalg.norm(y[: u.size] - u)) / size
+    if not (abs(refined / decay - 1) < 1e-7 and moved < 1e-2 and float(off) < 1e-8 * (1 + size)):
+        return None
+    by_xx, by_yx = map(np.asarray, gradient)
+    return _Fold(refined, ((by_xx + by_xx.T) / 2, by_yx))
+
+
+@eqx.filter_jit
+def _solved_fold(system: Any, moments: Moments, chart: Chart, u: Array, decay: Array) -> tuple[Array, Array, Any]:
+    """F = 0, (∂F/∂u) v = 0, |v| = 1 solved from nearby: (u, v, ln λ), what is left over, and λ's derivatives."""
     size = u.size
 
     def equations(u: Array, log_decay: Array, xx: Array, yx: Array) -> Array:
         reduced = reduce(with_decay(system, jnp.exp(log_decay)), Moments(xx, yx))
-        return chart_equations(u, frozen, reduced.xx, reduced.yx)
+        return chart_equations(u, chart, reduced.xx, reduced.yx)
 
     def extended(y: Array) -> Array:
         u, v, log_decay = y[:size], y[size : 2 * size], y[-1]
         value, change = jax.jvp(lambda w: equations(w, log_decay, moments.xx, moments.yx), (u,), (v,))
         return jnp.concatenate([value, change, (jnp.vdot(v, v) - 1)[None]])
 
-    start = jax.jacfwd(lambda w: equations(w, jnp.log(decay), moments.xx, moments.yx))(jnp.asarray(u))
+    start = jax.jacfwd(lambda w: equations(w, jnp.log(decay), moments.xx, moments.yx))(u)
     y = jnp.concatenate([u, jnp.linalg.svd(start)[2][-1], jnp.log(decay)[None]])
-    for _ in range(12):
-        y = y - jnp.linalg.lstsq(jax.jacfwd(extended)(y), extended(y))[0]
-    refined = float(jnp.exp(y[-1]))
-    off = float(jnp.abs(extended(y)).max())
-    moved = float(jnp.linalg.norm(y[:size] - u)) / float(np.linalg.norm(u))
-    if not (abs(refined / decay - 1) < 1e-7 and moved < 1e-2 and off < 1e-8 * (1 + float(np.linalg.norm(u)))):
-        return None
+    newton = lambda _, y: y - jnp.linalg.lstsq(jax.jacfwd(extended)(y), extended(y))[0]  # noqa: E731
+    y = jax.lax.fori_loop(0, 12, newton, y)
     # At a fold wᵀ ∂F/∂u = 0: the change of λ that keeps F = 0 solvable is −wᵀF_θ/(wᵀF_λ).
-    arguments = (y[:size], y[-1], moments.xx, moments.yx)
-    by_u, by_decay, by_xx, by_yx = jax.jacfwd(equations, argnums=(0, 1, 2, 3))(*arguments)
+    by_u, by_decay, by_xx, by_yx = jax.jacfwd(equations, argnums=(0, 1, 2, 3))(y[:size], y[-1], moments.xx, moments.yx)
     w = jnp.linalg.svd(by_u)[0][:, -1]
-    factor = -refined / jnp.vdot(w, by_decay)
-    gradient = tuple(np.asarray(factor * jnp.tensordot(w, part, 1)) for part in (by_xx, by_yx))
-    return _Fold(refined, ((gradient[0] + gradient[0].T) / 2, gradient[1]))
+    factor = -jnp.exp(y[-1]) / jnp.vdot(w, by_decay)
+    gradient = tuple(factor * jnp.tensordot(w, part, 1) for part in (by_xx, by_yx))
+    return y, jnp.abs(extended(y)).max(), gradient

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from ..checks import number, one_of, whole_number
+from ..checks import expected, number, one_of, whole_number, yes_or_no
 from ..data.augment import Augmentation
 from .encoders import ENCODERS
 from .predictors import PREDICTORS, RULES
@@ -76,6 +76,10 @@ class Recipe:
 
     def __post_init__(self):
         one_of("encoder", self.encoder, ENCODERS)
+        one_of("projector", self.projector, ("none", "linear", "mlp"))
+        expected("augmentation", self.augmentation, Augmentation)
+        for name in ("both_sides", "masked"):
+            yes_or_no(name, getattr(self, name))
         one_of("predictor", self.predictor, PREDICTORS)
         one_of("rule", self.rule, RULES)
         one_of("system", self.system, TRAINED)

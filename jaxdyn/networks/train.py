@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from ..checks import whole_number
+from ..checks import checked_arguments, expected, whole_number
 from ..data.base import Dataset, Split, to_device
 from ..provenance import provenance
 from .checkpoint import Checkpoints
@@ -27,6 +27,7 @@ _PAIRS = 512  # held-out pairs of views that the instruments see
 _PROBED = 2000  # labelled samples that the probes see, at most
 
 
+@checked_arguments
 def train(
     dataset: Dataset,
     recipe: Recipe,
@@ -63,11 +64,20 @@ def train(
     Raises:
         ValueError: where recipe, settings and data do not fit together.
     """
+    expected("dataset", dataset, Dataset)
+    expected("recipe", recipe, Recipe)
+    settings = [settings] if isinstance(settings, Knobs) else settings
+    for each in settings if isinstance(settings, Sequence) else (settings,):
+        expected("settings", each, Knobs)
+    if progress is not None and not callable(progress):
+        raise ValueError(f"progress: expected a function of steps done and in all, got {progress!r}")
+    if checkpoint is not None and not str(checkpoint):
+        raise ValueError("checkpoint: expected the name of a folder, got nothing")
+    if recipe.batch > len(dataset.train):
+        raise ValueError(f"batch: expected at most the {len(dataset.train)} training samples, got {recipe.batch}")
     if recipe.masked and dataset.is_paired:
         raise ValueError("masked: masked prediction makes its own pairs, of samples; the data set has given pairs")
-    runs = _Runs(
-        dataset, recipe, [settings] if isinstance(settings, Knobs) else list(settings), seeds, first_seed, shots
-    )
+    runs = _Runs(dataset, recipe, list(settings), seeds, first_seed, shots)
     every = min(whole_number("every", every), recipe.steps)
     times = [*range(0, recipe.steps, every), recipe.steps]
     probed = _probe_times(times, probe_every, runs.probe is not None)
@@ -131,7 +141,7 @@ class _Runs:
         self.settings = [each.checked(recipe) for each in settings]
         self.knobs = stacked(self.settings)
         whole_number("first_seed", first_seed, low=0, high=2**31)
-        self.seeds = range(first_seed, first_seed + whole_number("seeds", seeds))
+        self.seeds = range(first_seed, first_seed + whole_number("seeds", seeds, high=10**6))
         self.keys = jax.vmap(jax.random.key)(jnp.asarray(self.seeds))
         self.source, self.shots = dataset, shots
         self.data, held_out = to_device(dataset.train), to_device(dataset.held_out)

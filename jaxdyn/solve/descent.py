@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from ..arrays import ScalarLike, floating_state, scalar, traceable
-from ..checks import whole_number
+from ..checks import checked_arguments, whole_number
 from ..schedules import Schedule, as_schedule, at, check_schedules
 from ..status import Status
 from ..systems.base import DiscreteSystem, Step, check_rates, check_with, step_of
@@ -18,6 +18,7 @@ from .methods.rest import Rest, Until
 from .solution import Solution
 
 
+@checked_arguments
 def descend(
     system: DiscreteSystem | Step,
     state: Any,

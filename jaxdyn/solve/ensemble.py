@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from .. import engines
-from ..checks import number, one_of, whole_number
+from ..arrays import real_numbers
+from ..checks import checked_arguments, number, one_of, whole_number
 from ..engines.base import Device
 from ..engines.blocks import blockwise
 from ..names import ENGINES
@@ -30,6 +31,7 @@ from .solution import Solution
 SOLVERS: dict[str, type[Method]] = {"tsit5": Tsit5, "rodas5p": Rodas5P, "rk4": RK4}
 
 
+@checked_arguments
 @in_states_precision
 def flow_ensemble(
     system: ContinuousSystem | Field,
@@ -127,6 +129,7 @@ def flow_ensemble(
     return _run(program, batch, held, times, limit, options)
 
 
+@checked_arguments
 @in_states_precision
 def descend_ensemble(
     system: DiscreteSystem | Step,
@@ -220,7 +223,7 @@ def _order(longest_first: Any, n: int) -> np.ndarray | None:
 
 
 def _checked_times(ts: Any, t0: float, t1: np.ndarray) -> np.ndarray:
-    times, last = np.asarray(ts, np.float64), float(np.max(t1))
+    times, last = real_numbers("ts", ts), float(np.max(t1))
     if times.ndim != 1 or times.size == 0 or not np.isfinite(times).all():
         raise ValueError(f"ts: expected a non-empty list of finite times, got shape {times.shape}")
     slack = 1e-6 * max(abs(t0), abs(last))  # times computed in another precision may pass t1 by a rounding
@@ -231,7 +234,7 @@ def _checked_times(ts: Any, t0: float, t1: np.ndarray) -> np.ndarray:
 
 def _fixed_steps(t0: float, t1: np.ndarray, dt: Any, n: int, max_steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Sizes and numbers of equal steps no longer than dt, [trials]."""
-    wanted = np.asarray(dt, np.float64)
+    wanted = real_numbers("dt", dt)
     if wanted.shape not in ((), (n,)) or not (np.isfinite(wanted) & (wanted > 0)).all():
         raise ValueError(f"dt: expected a number > 0 or one for each of {n} trials")
     spans = np.asarray(t1, np.float64) - t0

@@ -11,8 +11,8 @@ import numpy as np
 import optimistix
 from jaxtyping import Array
 
-from ..arrays import ScalarLike, floating_state, is_traced, scalar, traceable
-from ..checks import one_of, whole_number
+from ..arrays import ScalarLike, floating_state, is_traced, real_numbers, scalar, traceable
+from ..checks import checked_arguments, one_of, whole_number
 from ..schedules import at, check_schedules
 from ..status import Status
 from ..systems.base import ContinuousSystem, Field, check_with, field_of
@@ -27,6 +27,7 @@ SOLVERS: dict[str, type[diffrax.AbstractSolver[Any]]] = {
 }
 
 
+@checked_arguments
 def flow(
     system: ContinuousSystem | Field,
     state: Any,
@@ -104,7 +105,7 @@ def _checked_times(ts: Any, t0: Any, t1: Any) -> Any:
         return jnp.reshape(jnp.asarray(t1), (1,))
     if is_traced(ts, t0, t1):
         return ts
-    times = np.asarray(ts, np.float64)
+    times = real_numbers("ts", ts)
     if times.ndim != 1 or times.size == 0:
         raise ValueError(f"ts: expected a non-empty list of times, got shape {times.shape}")
     # A millionth of slack: times that were computed in float32 may pass t1 by a rounding.

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 import jax
 import numpy as np
 
-from ..arrays import traceable
+from ..arrays import real_numbers, traceable
 from ..engines.base import in_jax_dtype
 from ..systems.base import check_with
 from .methods.base import Held, Skeleton
@@ -68,7 +68,7 @@ class Members:
 
     def numbers(self, name: str, value: Any, above: float | None = None) -> np.ndarray:
         """One number, or one a trial, as [trials] in the batch's dtype; ValueError for anything else."""
-        array = np.asarray(value, np.float64)
+        array = real_numbers(name, value)
         if array.shape not in ((), (self.n,)):
             raise ValueError(f"{name}: expected one number or one for each of {self.n} trials, got shape {array.shape}")
         if not np.isfinite(array).all() or (above is not None and (array <= above).any()):

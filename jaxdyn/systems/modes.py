@@ -73,7 +73,7 @@ class Reduced(eqx.Module):
     weight_decay: WeightDecay = eqx.field(converter=convert_weight_decay)
     predictor_lr_ratio: Scalar = eqx.field(converter=convert_rate("predictor_lr_ratio"), default=1.0)
     teacher_ratio: Scalar = eqx.field(converter=convert_rate("teacher_ratio"), default=1.0, kw_only=True)
-    ema_rate: Scalar | None = eqx.field(converter=convert_rate("ema_rate"), default=None, kw_only=True)
+    ema_rate: Scalar | None = eqx.field(converter=convert_rate("ema_rate", optional=True), default=None, kw_only=True)
 
     def ratio(self, state: Any) -> Any:
         """τ, from the state if it has one."""

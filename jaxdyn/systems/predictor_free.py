@@ -27,7 +27,7 @@ class PredictorFree(eqx.Module):
     """
 
     weight_decay: Scalar = eqx.field(converter=convert_rate("weight_decay"), default=0.0)
-    ema_rate: Scalar | None = eqx.field(converter=convert_rate("ema_rate"), default=None)
+    ema_rate: Scalar | None = eqx.field(converter=convert_rate("ema_rate", optional=True), default=None)
 
     def state(self, *, encoder: ArrayLike, teacher: ArrayLike | None = None) -> PairState:
         """A and C [n, m]; C is a copy of A by default."""

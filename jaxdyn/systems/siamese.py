@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from ..arrays import ArrayLike, ScalarLike, is_traced, matrix, scalar
+from ..arrays import ArrayLike, ScalarLike, is_traced, matrix, random_key, scalar
 from ..checks import number, whole_number
 from ..moments import Moments
 from ..schedules import Schedule, as_schedule, at, is_scheduled
@@ -65,12 +65,13 @@ def convert_weight_decay(value: Any) -> WeightDecay:
     return WeightDecay(*map(convert_rate("weight_decay"), pair))
 
 
-def convert_rate(name: str) -> Callable[[Any], Any]:
-    """The converter of a hyperparameter that is a number >= 0 or a schedule, or None where that is its default."""
+def convert_rate(name: str, *, optional: bool = False) -> Callable[[Any], Any]:
+    """The converter of a hyperparameter that is a number >= 0 or a schedule, or None if it is `optional`."""
 
     def convert(value: Any) -> Any:
         value = as_schedule(value)
-        return value if value is None or isinstance(value, Schedule) else scalar(name, value, low=0)
+        left_out = value is None and optional
+        return value if left_out or isinstance(value, Schedule) else scalar(name, value, low=0)
 
     return convert
 
@@ -140,7 +141,7 @@ class Siamese(eqx.Module):
         """A start with Gaussian A [n, m] and B [n, n], entries of standard deviation scale/√n; a teacher is a copy."""
         n, m = whole_number("n", n), whole_number("m", m)
         deviation = number("scale", scale, low=0) / n**0.5
-        keys = jax.random.split(key)
+        keys = jax.random.split(random_key("key", key))
         a, b = (deviation * jax.random.normal(k, (n, size)) for k, size in zip(keys, (m, n), strict=True))
         return self.state(encoder=a, predictor=b)
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ..arrays import ScalarLike
+from ..checks import checked_arguments
 from .siamese import SiameseState, StudentState, TeacherState
 
 
@@ -42,6 +43,7 @@ def discriminant(data: ScalarData) -> Float[Array, "..."]:
     return jnp.asarray(data.tau) ** 2 - 4 * jnp.asarray(data.rho) * jnp.asarray(data.weight_decay)
 
 
+@checked_arguments
 def radii(data: ScalarData) -> Radii:
     """r₁,₂ = (|τ| ∓ √Δ)/(2ρ√α_p), computed without cancellation: r₁ = 2λ/((|τ| + √Δ)√α_p).
 

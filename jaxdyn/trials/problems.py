@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..arrays import in_float64, traceable
-from ..checks import number, one_of, whole_number
+from ..checks import number, one_of, whole_number, yes_or_no
 from ..engines.blocks import blockwise
 from ..equilibria.census import census, equilibria
 from ..equilibria.equations import decay_bound
@@ -174,6 +174,7 @@ class RandomMoments:
     def __post_init__(self):
         one_of("system", self.system, ("sg", "ema"))
         whole_number("m", self.m, high=4)
+        yes_or_no("symmetric", self.symmetric)
         number("decay_share", self.decay_share, above=0, high=1)
         number("correlation", self.correlation, above=0, high=1)
         for name in ("predictor_lr_ratio", "lr"):

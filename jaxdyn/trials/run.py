@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from .. import engines
-from ..checks import one_of, whole_number
+from ..checks import checked_arguments, one_of, whole_number
 from ..engines.base import Device
 from ..engines.blocks import blockwise
 from ..names import DTYPES, ENGINES
@@ -34,6 +34,7 @@ PROBLEMS: dict[type, tuple[Any, Any]] = {
 Problem = ScalarLaws | problems.Given | problems.RandomMoments
 
 
+@checked_arguments
 def run_trials(
     problem: Problem,
     n_trials: int,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 
+from ..checks import checked_arguments
 from ..intervals import Interval, proportion
 from .base import UNSETTLED
 
@@ -31,6 +32,7 @@ class Share:
         return self.name not in UNSETTLED
 
 
+@checked_arguments
 def outcome_shares(trials: xr.Dataset, *, resolved: bool = False) -> dict[int, Share]:
     """The share of every outcome, among all trials or among those that ended at an equilibrium.
 
@@ -44,6 +46,7 @@ def outcome_shares(trials: xr.Dataset, *, resolved: bool = False) -> dict[int, S
     return {index: Share(names[index], int(counts[index]), total) for index in classes} if total else {}
 
 
+@checked_arguments
 def table(trials: xr.Dataset | dict[str, xr.Dataset], *, published: dict[str, dict[str, float]] | None = None) -> str:
     """Every class of trials with its share and 95 % interval, in 75 columns (or as many as names of classes need).
 

@@ -134,7 +134,7 @@ def test_symmetries_that_break_beyond_first_order_are_not_divided_out(extra):
         (lambda: linearise(lambda y, p, lr: y[:1], jnp.zeros(2), None, lr=0.1), "state like its argument"),
         (lambda: linearise(lambda t, y, p: -y, np.array([1j]), None), "expected floating"),
         (lambda: linearise(lambda t, y, p: -y, jnp.zeros(0), None), "state"),
-        (lambda: linearise(lambda t, y, p: -y, jnp.zeros(2), None, directions="rotations"), "directions"),
+        (lambda: linearise(lambda t, y, p: -y, jnp.zeros(2), None, directions="rotations"), "directions"),  # type: ignore[arg-type]
         (lambda: linearise(lambda t, y, p: -y, jnp.zeros(2), None, directions=lambda y: y), "directions"),
         (lambda: linearise(jd.StopGradient, jnp.zeros(2), None), "system"),  # type: ignore[arg-type]
     ],
@@ -149,4 +149,4 @@ def test_traced_numbers_that_make_no_sense_decide_nothing(numbers):
     name, value = numbers.popitem()
     rate = (lambda y, p, lr: 0.5 * y) if name == "lr" else (lambda t, y, p: -y)
     found = jax.vmap(lambda number: linearise(rate, jnp.zeros(2), None, **{name: number}))(jnp.array([value]))  # type: ignore[arg-type]
-    assert int(found.doubt[0]) == jd.Doubt.NOT_FINITE
+    assert int(np.asarray(found.doubt)[0]) == jd.Doubt.NOT_FINITE

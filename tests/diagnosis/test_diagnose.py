@@ -1,5 +1,6 @@
 """The diagnosis: right on digits, mode by mode, and on pairs whose moments are known."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -43,7 +44,7 @@ def test_prediction_and_training_agree_on_digits_mode_by_mode(system):
     np.testing.assert_allclose(followed / found["predicted"].values[living], 1, atol=0.01)
     assert (found["trained"].values[:, ~living] < 0.05 * found["predicted"].values[living].min()).all()
     assert found.attrs["verdict"] == "stable"
-    assert int(found["survivors"].sum()) == 200
+    assert int(found["survivors"].sum()) + int(found["unresolved"]) == 200
     text = report(found, setup)
     assert "prediction: 2 of 4 modes live, and did in every run" in text
 
@@ -58,6 +59,13 @@ def test_thresholds_of_known_pairs_lie_in_their_intervals():
     low, high = found["threshold_interval"].values.T
     assert ((low - 0.02 < truth) & (truth < high + 0.02)).all()
     assert (found["threshold"].values > low).all()
+    # Starts that have not come to rest are no survivors: all of them early, some here, hardly any late.
+    assert 0 < int(found["unresolved"]) < setup.n_trials
+    late = diagnose(from_views(x, y), dataclasses.replace(setup, t1=1000.0))
+    assert int(late["unresolved"]) <= 0.02 * setup.n_trials
+    early = diagnose(from_views(x, y), dataclasses.replace(setup, t1=10.0))
+    assert (int(early["unresolved"]), int(early["survivors"].sum())) == (setup.n_trials, 0)
+    assert "not at rest by t1  100.0 %" in report(early, setup)
     assert (found["threshold"].values < high).all()
     assert (found["predicted"].values > 1e-9).sum() == 1
     collapse = diagnose(from_views(x, y), Setup(m=3, weight_decay=0.9, t1=50.0, **QUICK))

@@ -88,28 +88,44 @@ def cache_folder() -> Path | None:
     """$JAXDYN_CACHE_DIR (empty: no cache), or a folder of the user's cache."""
     given = os.environ.get("JAXDYN_CACHE_DIR")
     if given is not None:
-        return Path(given) if given else None
+        return Path(given).expanduser().absolute() if given else None
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "jaxdyn" / "kernels"
 
 
+def _is_private(place: Path) -> bool:
+    """Whether nobody else can write here: what lies in the cache is run as machine code."""
+    about = place.stat()
+    return not hasattr(os, "geteuid") or (about.st_uid == os.geteuid() and not about.st_mode & 0o022)
+
+
+def _digest(path: Path, code: bytes) -> bytes:
+    """Of the code and of whose it is: a file under another's name is damaged like any other."""
+    return hashlib.sha256(path.name.encode() + b"\0" + code).digest()
+
+
 def _read(path: Path | None) -> bytes | None:
-    """Stored machine code, if it is whole: LLVM ends the process over a damaged file."""
+    """Stored machine code, if it is whole and ours: LLVM ends the process over a damaged file."""
     try:
-        content = path.read_bytes() if path else b""
+        if path is None or not (_is_private(path.parent) and _is_private(path)):
+            return None
+        content = path.read_bytes()
     except OSError:
         return None
     digest, code = content[:_DIGEST], content[_DIGEST:]
-    return code if code and hashlib.sha256(code).digest() == digest else None
+    return code if code and _digest(path, code) == digest else None
 
 
 def _write(path: Path | None, code: bytes) -> None:
     if path is None:
         return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not _is_private(path.parent):
+            return
         partial = path.with_suffix(f".{os.getpid()}.partial")
-        partial.write_bytes(hashlib.sha256(code).digest() + code)
+        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(_digest(path, code) + code)
         partial.replace(path)
         kept = sorted(path.parent.glob("*.o"), key=lambda file: file.stat().st_mtime)
         for file in kept[:-_KEPT]:

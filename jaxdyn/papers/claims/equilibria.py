@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,11 +67,11 @@ def not_gradients(fast: bool) -> Evidence:
             return integrability.gradient_defect(system, state, Moments.random(data, 2), probes=probes, key=probe)
 
         systems = {"SG": StopGradient(0.05), "EMA": MovingAverage(0.05, ema_rate=0.1), "objective": Objective(0.05)}
-        defects = {name: np.asarray(jax.vmap(lambda key, s=system: at(s, key).value)(keys))
+        defects = {name: np.asarray(jax.jit(jax.vmap(lambda key, s=system: at(s, key).value))(keys))
                    for name, system in systems.items()}  # fmt: skip
         for name, values in defects.items():
             numbers[f"{name}: smallest and largest ‖J − Jᵀ‖/‖J‖"] = [float(values.min()), float(values.max())]
-        estimate = jax.vmap(lambda key: at(systems["SG"], key, 1000))(keys)
+        estimate = jax.jit(jax.vmap(lambda key: at(systems["SG"], key, 1000)))(keys)
         deviations = np.abs(np.asarray(estimate.value) - defects["SG"]) / np.asarray(estimate.standard_error)
     numbers["SG: probes against the exact value, largest in standard errors"] = float(deviations.max())
     holds = min(defects["SG"].min(), defects["EMA"].min()) > 1e-3 and defects["objective"].max() < 1e-12
@@ -213,19 +214,18 @@ def stability_census(fast: bool) -> Evidence:
             decays = _decays(moments)
             students = census([StopGradient(decay) for decay in decays], moments, lr=0.05)
             teachers = census([MovingAverage(decay, ema_rate=0.1) for decay in decays], moments, lr=0.05)
+            counted = [[_frozen(item, answer) for item in answer if item.rank == m] for answer in students]
             patterns = {
                 "flow of SG": _patterns(students, m, lambda item: item.flow),
                 "procedure of SG, μ = 0.05": _patterns(students, m, lambda item: item.procedure),
                 "flow of EMA, β = 0.1": _patterns(teachers, m, lambda item: item.flow),
                 "procedure of EMA, μ = 0.05": _patterns(teachers, m, lambda item: item.procedure),
-                "α = 1, teacher frozen at the equilibrium": _table(
-                    tuple(sorted(_frozen(item, answer) for item in answer if item.rank == m)) for answer in students
-                ),
+                "α = 1, teacher frozen at the equilibrium": _table(tuple(sorted(each)) for each in counted),
             }
             for name, pattern in patterns.items():
                 numbers[f"m = {m}, {name}: unstable directions of the full-rank equilibria, draws"] = pattern
             full = [item for answer in students for item in answer if item.rank == m]
-            frozen = Counter(_frozen(item, answer) for answer in students for item in answer if item.rank == m)
+            frozen = Counter(count for each in counted for count in each)
             numbers[f"m = {m}, α = 1: full-rank equilibria, and stable ones"] = [len(full), frozen[0]]
             counts = Counter(item.verdict.name.lower() for item in full)
             numbers[f"m = {m}: full-rank equilibria of SG by verdict"] = dict(counts)
@@ -249,26 +249,28 @@ def _patterns(answers: Sequence[Any], m: int, of: Any) -> dict[str, int]:
     )  # fmt: skip
 
 
-def _frozen(item: Any, answer: Any) -> int:
-    """Unstable directions of (A, B) with the teacher held at the equilibrium's encoder (α = 1); −1 if undetermined.
+class _FrozenTeacher(eqx.Module):
+    """(A, B) of EMA with the teacher held in place (α = 1). F(·, ·, C) is the same at (QA, BQᵀ)."""
 
-    F(·, ·, C) is the same at (QA, BQᵀ): the orbit under that symmetry is divided out.
-    """
-    frozen = MovingAverage(answer.system.weight_decay, ema_rate=0.0)
-    teacher = item.state.encoder
+    ema: MovingAverage
+    held: Any
 
-    def field(t: Any, state: StudentState, moments: Moments) -> StudentState:
-        whole = frozen.state(encoder=state.encoder, predictor=state.predictor, teacher=teacher)
-        rates = frozen.field(t, whole, moments)
+    def field(self, t: Any, state: StudentState, moments: Moments) -> StudentState:
+        whole = self.ema.state(encoder=state.encoder, predictor=state.predictor, teacher=self.held)
+        rates = self.ema.field(t, whole, moments)
         return StudentState(rates.encoder, rates.predictor)
 
-    def directions(state: StudentState) -> StudentState:
+    def directions(self, state: StudentState) -> StudentState:
         turning = rotation_directions(StudentState(state.encoder, jnp.zeros_like(state.predictor)))
         n = state.predictor.shape[0]
         skew = rotation_directions(StudentState(jnp.eye(n), jnp.zeros((n, n)))).encoder
         return StudentState(turning.encoder, -state.predictor @ skew)
 
-    result = linearise(field, item.state, answer.moments, directions=directions)
+
+def _frozen(item: Any, answer: Any) -> int:
+    """Unstable directions of (A, B) with the teacher held at the equilibrium's encoder; −1 if undetermined."""
+    system = _FrozenTeacher(MovingAverage(answer.system.weight_decay, ema_rate=0.0), item.state.encoder)
+    result = linearise(system, item.state, answer.moments)
     return -1 if int(result.verdict) == Linear.UNDETERMINED else int(result.n_unstable)
 
 

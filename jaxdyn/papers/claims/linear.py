@@ -58,7 +58,7 @@ def balance_law(fast: bool) -> Evidence:
     with jax.enable_x64(True):
         for name, system_of in systems.items():
             results = [
-                jax.vmap(lambda key, s=system_of, n=n, m=m: one(key, s, n, m))(
+                jax.jit(jax.vmap(lambda key, s=system_of, n=n, m=m: one(key, s, n, m)))(
                     jax.random.split(jax.random.key(i), draws)
                 )
                 for i, (n, m) in enumerate(_shapes(fast))
@@ -103,7 +103,7 @@ def objective_collapses(fast: bool) -> Evidence:
 
     with jax.enable_x64(True):
         results = [
-            jax.vmap(lambda key, n=n, m=m: one(key, n, m))(jax.random.split(jax.random.key(10 + i), draws))
+            jax.jit(jax.vmap(lambda key, n=n, m=m: one(key, n, m)))(jax.random.split(jax.random.key(10 + i), draws))
             for i, (n, m) in enumerate(_shapes(fast))
         ]
         identity, ratio, left = (worst(r[j] for r in results) for j in range(3))
@@ -155,7 +155,7 @@ def spheres(fast: bool) -> Evidence:
                 ("inner sphere", inner, Verdict.SADDLE),
                 ("origin", jnp.zeros(draws), Verdict.STABLE),
             ):
-                verdicts, orbit, residual = jax.vmap(judged)(directions, radius, data)
+                verdicts, orbit, residual = jax.jit(jax.vmap(judged))(directions, radius, data)
                 as_claimed, largest = int(jnp.sum(verdicts == want)), worst([residual])
                 other = int(jnp.sum(verdicts == Verdict.UNDETERMINED))
                 numbers[f"{name}: {place} {want.name.lower()}"] = as_claimed

@@ -97,7 +97,7 @@ def _outer_sphere_repels(dataset: xr.Dataset, system_name: str) -> np.ndarray:
     with jax.enable_x64(True):
         columns = [jnp.asarray(dataset[name].values) for name in ("rho", "tau", "weight_decay", "lr")]
         # 1 itself is always there: the step commutes with rotations, which move along the sphere.
-        return np.asarray(jax.vmap(radius)(*columns) > 1 + 1e-7)
+        return np.asarray(jax.jit(jax.vmap(radius))(*columns) > 1 + 1e-7)
 
 
 @claim(
@@ -141,4 +141,4 @@ def _objective_flow_rise(draws: int) -> float:
         return jnp.diff(e).max() / e[0]
 
     with jax.enable_x64(True):
-        return max(0.0, float(jax.vmap(one)(jax.random.split(jax.random.key(3), draws)).max()))
+        return max(0.0, float(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(3), draws)).max()))

@@ -35,7 +35,7 @@ def exact_integral(fast: bool) -> Evidence:
         return pointwise, jnp.abs(end.correlation - tie - decay * c), jnp.abs(end.correlation - tie + decay * c)
 
     with jax.enable_x64(True):
-        pointwise, holds, printed = map(np.asarray, jax.vmap(one)(jax.random.split(jax.random.key(0), draws)))
+        pointwise, holds, printed = map(np.asarray, jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), draws)))
     integral_holds = bool(pointwise.max() < 1e-12 and holds.max() < 1e-6)
     printed_holds = bool(printed.max() < 1e-6)
     verdict = Judgement.REPRODUCED if integral_holds and printed_holds else Judgement.CONTRADICTED
@@ -72,7 +72,7 @@ def teacher_ratio(fast: bool) -> Evidence:
         return jnp.abs(path.teacher_ratio[-1] - want), path.teacher_ratio[-1]
 
     with jax.enable_x64(True):
-        error, tau = map(np.asarray, jax.vmap(one)(jax.random.split(jax.random.key(1), draws)))
+        error, tau = map(np.asarray, jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(1), draws)))
     return Evidence(
         verdict_if(bool(error.max() < 1e-8)),
         "τ from its differential equation against Gauss-Legendre quadrature (48 nodes) of the formula at t = 8, random "
@@ -102,7 +102,7 @@ def parabola(fast: bool) -> Evidence:
             rate = system.field(0.0, ParabolaState(p), ModeData(total))
             return jacobian(system, ParabolaState(p), ModeData(total))[0, 0], jnp.abs(rate.predictor)
 
-        slopes = {name: jax.vmap(slope)(p, eta, tau, data.total) for name, p in
+        slopes = {name: jax.jit(jax.vmap(slope))(p, eta, tau, data.total) for name, p in
                   (("zero", np.zeros(draws)), ("lower", lower), ("upper", upper))}  # fmt: skip
         signs = {name: np.asarray(pair[0]) for name, pair in slopes.items()}
         residual = max(float(pair[1].max()) for pair in slopes.values())
@@ -162,7 +162,7 @@ def stable_alignment(fast: bool) -> Evidence:
         return jnp.linalg.eigvalsh(k), jnp.sort(margin)
 
     with jax.enable_x64(True):
-        eigenvalues, margin = map(np.asarray, jax.vmap(one)(jax.random.split(jax.random.key(3), draws)))
+        eigenvalues, margin = map(np.asarray, jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(3), draws)))
     error = float(np.abs(eigenvalues - margin).max())
     agree = int(((eigenvalues > 0).all(1) == (margin > 0).all(1)).sum())
     share = float((eigenvalues > 0).all(1).mean())

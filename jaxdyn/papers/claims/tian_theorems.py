@@ -93,7 +93,7 @@ def theorem_1(fast: bool) -> Evidence:
 
     with jax.enable_x64(True):
         ratios = jnp.exp(jax.random.uniform(jax.random.key(1), (draws,), jnp.float64, -1.5, 1.5))
-        holds, printed = jax.vmap(one)(jax.random.split(jax.random.key(0), draws), ratios)
+        holds, printed = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), draws), ratios)
         holds, printed = float(holds.max()), float(jnp.median(printed))
     return Evidence(
         verdict_if(holds < 1e-10),
@@ -128,7 +128,7 @@ def theorem_2(fast: bool) -> Evidence:
         return relative(stated), relative(printed), jnp.linalg.norm(end.encoder) / jnp.linalg.norm(w)
 
     with jax.enable_x64(True):
-        stated, printed, left = jax.vmap(one)(jax.random.split(jax.random.key(2), draws))
+        stated, printed, left = jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(2), draws))
         stated, printed, left = float(stated.max()), float(jnp.median(printed)), float(left.max())
     return Evidence(
         verdict_if(stated < 1e-11 and left < 1e-6),
@@ -173,7 +173,7 @@ def theorem_3(fast: bool) -> Evidence:
 
     with jax.enable_x64(True):
         identity, lowest, by_minimum, by_maximum, growth = map(
-            np.asarray, jax.vmap(one)(jax.random.split(jax.random.key(3), draws))
+            np.asarray, jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(3), draws))
         )
     stable = lowest > 0
     numbers = {
@@ -232,7 +232,9 @@ def fixed_point_manifold(fast: bool) -> Evidence:
         return field_size(w, w_p), turned, n * m + n * n - rank, field_size(w, 1.1 * w_p)
 
     with jax.enable_x64(True):
-        on, turned, dimensions, off = map(np.asarray, jax.vmap(one)(jax.random.split(jax.random.key(4), draws)))
+        on, turned, dimensions, off = map(
+            np.asarray, jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(4), draws))
+        )
     holds = on.max() < 1e-12 and turned.max() < 1e-10 and (dimensions == n * n).all() and off.min() > 1e-4
     return Evidence(
         verdict_if(bool(holds)),
@@ -318,7 +320,9 @@ def no_predictor(fast: bool) -> Evidence:
         return jnp.stack(largest), jnp.stack(neutral), jnp.stack(unstable)
 
     with jax.enable_x64(True):
-        largest, neutral, unstable = map(np.asarray, jax.vmap(growth)(jax.random.split(jax.random.key(6), draws)))
+        largest, neutral, unstable = map(
+            np.asarray, jax.jit(jax.vmap(growth))(jax.random.split(jax.random.key(6), draws))
+        )
     holds = (largest < 0).all() and (neutral == m - k).all() and unstable.max() < 1e-9
     return Evidence(
         verdict_if(bool(holds)),
@@ -363,7 +367,7 @@ def reduction(fast: bool) -> Evidence:
         return jnp.stack(errors).max(), gap(want.encoder, w)
 
     with jax.enable_x64(True):
-        error, moved = map(np.asarray, jax.vmap(one)(jax.random.split(jax.random.key(7), draws)))
+        error, moved = map(np.asarray, jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(7), draws)))
     return Evidence(
         verdict_if(bool(error.max() < 1e-5 and moved.min() > 1e-3)),
         "full EMA flows to t = 5 from random decoupled starts, n = m = 3, against three scalar networks (solver error, "

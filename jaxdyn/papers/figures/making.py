@@ -3,11 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from ...storage import check_folder, staged
+from ...checks import checked_arguments
+from ...storage import check_folder, staged_files
 from . import PICTURES
 from .base import make
 
 
+@checked_arguments
 def make_figure(id: str, folder: str | Path, *, fast: bool = False, **changes: Any) -> list[Path]:
     """Compute and draw one of the papers' figures (or ours), with other parameters if you like.
 
@@ -35,8 +37,8 @@ def make_figure(id: str, folder: str | Path, *, fast: bool = False, **changes: A
     names = {name.lower(): name for name in PICTURES}
     if id.lower() not in names:
         raise ValueError(f"id: unknown figure {id!r}; there are {', '.join(PICTURES)}")
-    picture, folder = PICTURES[names[id.lower()]], check_folder(folder)
+    picture, folder = PICTURES[names[id.lower()]], check_folder(folder, whole=False)
     picture.checked(changes)
-    with staged(folder) as stage:
+    with staged_files(folder) as stage:
         written = make(picture, stage, fast=fast, **changes)
     return [folder / path.name for path in written]
