@@ -7,6 +7,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,17 +121,20 @@ def _stage_beside(folder: Path) -> Generator[Path]:
         if not replaced.exists():  # killed between two renames: the old results are still whole
             os.rename(place, replaced)
         shutil.rmtree(place, ignore_errors=True)
-    stage = Path(tempfile.mkdtemp(dir=where, prefix=f"{_STAGE}{os.getpid()}-"))
+    stages: list[Path] = []
 
     def abandon() -> None:
-        shutil.rmtree(stage, ignore_errors=True)
+        for stage in stages:
+            shutil.rmtree(stage, ignore_errors=True)
         for place in made:
             with suppress(OSError):
                 place.rmdir()
 
     with _first_on_signals(abandon):
         try:
-            yield stage
+            with _signals_later():
+                stages.append(Path(tempfile.mkdtemp(dir=where, prefix=f"{_STAGE}{os.getpid()}-")))
+            yield stages[0]
         except BaseException:
             abandon()
             raise
@@ -163,21 +167,21 @@ def _umask() -> int:
     return mask
 
 
-_SIGNALS = [each for each in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, each)]
+_SIGNALS = [getattr(signal, each) for each in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, each)]
+_waiting: ContextVar[list[int] | None] = ContextVar("waiting", default=None)  # signals that came meanwhile
 
 
 @contextmanager
 def _signals_later() -> Generator[None]:
-    """Inside the block, signals wait."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    waiting = [getattr(signal, each) for each in _SIGNALS]
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, waiting)
+    """Inside the block, signals that `_first_on_signals` handles wait."""
+    waiting: list[int] = []
+    token = _waiting.set(waiting)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        _waiting.reset(token)
+        for number in waiting:
+            os.kill(os.getpid(), number)
 
 
 @contextmanager
@@ -186,11 +190,15 @@ def _first_on_signals(action: Callable[[], None]) -> Generator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.getsignal(number) for number in (getattr(signal, each) for each in _SIGNALS)}
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
 
     def act(number: int, frame: Any) -> None:
+        waiting = _waiting.get()
+        if waiting is not None:
+            waiting.append(number)
+            return
         action()
-        usual = before[signal.Signals(number)]
+        usual = before[number]
         if callable(usual):
             usual(number, frame)
         elif usual is not signal.SIG_IGN:
