@@ -19,7 +19,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Complex, Float, Integer
 
-from ..arrays import floating_state, is_traced, scalar, traceable
+from ..arrays import ScalarLike, floating_state, is_traced, scalar, traceable
 from ..checks import checked_arguments, number
 from ..schedules import is_scheduled
 from ..solve.methods.base import check_like, check_rate
@@ -126,7 +126,7 @@ def linearise(
     lr: Any = None,
     optimizer: Optimizer | None = None,
     directions: Directions | None = None,
-    zero_tolerance: float = 1e-9,
+    zero_tolerance: ScalarLike = 1e-9,
 ) -> Linearisation:
     """Linearise a flow, or the procedure with learning rate `lr`, at an equilibrium, and count what grows.
 

@@ -6,12 +6,14 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from ..arrays import ScalarLike, floating_state, scalar, traceable
 from ..checks import checked_arguments, whole_number
 from ..schedules import Schedule, as_schedule, at, check_schedules
 from ..status import Status
 from ..systems.base import DiscreteSystem, Step, check_rates, check_with, step_of
+from .fingerprint import fingerprint, is_own
 from .methods.base import Save, check_rules, checked_rule, itself
 from .methods.procedure import Optimizer, check_optimizer, optimizer_memory, take_step
 from .methods.rest import Rest, Until
@@ -77,7 +79,15 @@ def descend(
     check_rules(until, save, dtype, lr)
     memory = optimizer_memory(system, state, optimizer, lr)
     numbers = traceable((system, optimizer, memory, data, lr, until), dtype)
-    return _iterate(numbers, state, steps, save_every, itself if save is None else save)
+    given, taken = (state, numbers[2], numbers[3]), np.zeros((), np.int32)
+    own_rule = None if isinstance(until, Rest) else until
+    plain = is_own(system) and optimizer is None and not isinstance(lr, Schedule)
+    meaning = fingerprint(
+        (None if plain else lambda taken, state, memory, data: take_step(
+            numbers[0], optimizer, taken, state, memory, data, numbers[4]), (taken, *given)),
+        (own_rule, (taken, state, numbers[3])), (save, (taken, state, numbers[3])),
+    )  # fmt: skip
+    return _iterate(numbers, state, steps, save_every, itself if save is None else save, meaning)
 
 
 def check_procedure(system: Any, optimizer: Any) -> None:
@@ -89,7 +99,7 @@ def check_procedure(system: Any, optimizer: Any) -> None:
 
 
 @eqx.filter_jit
-def _iterate(numbers: Any, state: Any, steps: int, save_every: int | None, save: Save) -> Solution:
+def _iterate(numbers: Any, state: Any, steps: int, save_every: int | None, save: Save, meaning: str) -> Solution:
     system, optimizer, memory, data, lr, until = numbers
 
     def move(carry: Any):

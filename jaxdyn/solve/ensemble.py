@@ -15,13 +15,14 @@ from ..engines.base import Device
 from ..engines.blocks import blockwise
 from ..names import ENGINES
 from ..progress import Progress, shown
-from ..schedules import Schedule, as_schedule, check_schedules
+from ..schedules import Schedule, as_schedule, at, check_schedules
 from ..status import Status
 from ..systems.base import ContinuousSystem, DiscreteSystem, Field, Step, check_lr_with, check_rates, field_of
 from .descent import check_procedure
+from .fingerprint import fingerprint, is_own
 from .members import Axes, Members, in_states_precision
 from .methods.base import Carried, Held, Method, Save, check_rules, itself
-from .methods.procedure import Optimizer, Procedure
+from .methods.procedure import Optimizer, Procedure, optimizer_memory, take_step
 from .methods.rest import Rest, Until
 from .methods.rk4 import RK4
 from .methods.rodas5p import Rodas5P
@@ -124,7 +125,8 @@ def flow_ensemble(
         kind = FixedTsit5 if solver == "tsit5" else SOLVERS[solver]
         at_end = bool((counts != counts[0]).any())  # else there is nothing to judge: the engine counts
         limit = max_steps if at_end else int(counts[0])
-    program = kind(batch.parts, *_endings(until), save or itself, at_end)
+    meaning = _meaning(system, field_of, batch, held.t0, until, save)
+    program = kind(batch.parts, *_endings(until), save or itself, at_end, meaning)
     options = _Options(engine, devices, progress, _order(longest_first, batch.n))
     return _run(program, batch, held, times, limit, options)
 
@@ -192,7 +194,8 @@ def descend_ensemble(
         every = whole_number("save_every", save_every)
         times = np.array(sorted({*range(0, steps + 1, every), steps}), np.float64)
     held = batch.held(np.zeros(batch.n, np.int32), lr=rates, tolerance=_rest_tolerance(until))
-    program = Procedure(batch.parts, *_endings(until), save or itself, False, optimizer)
+    meaning = _meaning(system, None, batch, np.zeros(batch.n, np.int32), until, save, optimizer, held)
+    program = Procedure(batch.parts, *_endings(until), save or itself, False, meaning, optimizer)
     options = _Options(engine, devices, progress, _order(longest_first, batch.n))
     return _run(program, batch, held, times, steps, options)
 
@@ -202,6 +205,24 @@ class _Options(NamedTuple):
     devices: Any
     progress: Any
     order: Any
+
+
+def _meaning(
+    system: Any, field: Any, batch: Members, times: Any, until: Any, save: Any, optimizer: Any = None, held: Any = None
+) -> str:
+    """The fingerprint of the user's functions, of one trial."""
+    one = jax.tree.map(lambda leaf: leaf[0], (times, batch.states, batch.data))
+    numbers = jax.tree.map(lambda leaf: leaf[0], batch.system)
+    rule = None if isinstance(until, Rest) else until
+    if field is not None:
+        rate = lambda t, state, data: field_of(at(batch.parts.whole(numbers), t, batch.dtype))(t, state, data)  # noqa: E731
+        return fingerprint((None if is_own(system) else rate, one), (rule, one), (save, one))
+    lr = jax.tree.map(lambda leaf: leaf[0], held.lr)
+    plain = is_own(system) and optimizer is None and not isinstance(lr, Schedule)
+    memory = optimizer_memory(batch.parts.whole(numbers), one[1], optimizer, lr)
+    step = lambda taken, state, data: take_step(  # noqa: E731
+        batch.parts.whole(numbers), optimizer, taken, state, memory, data, lr)  # fmt: skip
+    return fingerprint((None if plain else step, one), (rule, one), (save, one))
 
 
 def _endings(until: Any) -> tuple[Until | None, bool]:

@@ -16,6 +16,7 @@ from ..checks import checked_arguments, one_of, whole_number
 from ..schedules import at, check_schedules
 from ..status import Status
 from ..systems.base import ContinuousSystem, Field, check_with, field_of
+from .fingerprint import fingerprint, is_own
 from .methods.base import Save, check_rate, check_rules, checked_rule, itself
 from .methods.rest import Rest, Until
 from .solution import Solution
@@ -97,7 +98,11 @@ def flow(
     ts, t0, t1 = jnp.asarray(_checked_times(ts, t0, t1), dtype), jnp.asarray(t0, dtype), jnp.asarray(t1, dtype)
     times = jnp.clip(ts, t0, t1)
     numbers = traceable((system, data, t0, t1, rtol, atol, dt, until), dtype)
-    return _integrate(numbers, state, times, solver, max_steps, itself if save is None else save)
+    now, own_rule = numbers[0], None if isinstance(until, Rest) else until
+    rate = None if is_own(system) else lambda t, state, data: field_of(at(now, t, dtype))(t, state, data)
+    given = (t0, state, numbers[1])
+    meaning = fingerprint((rate, given), (own_rule, given), (save, given))
+    return _integrate(numbers, state, times, solver, max_steps, itself if save is None else save, meaning)
 
 
 def _checked_times(ts: Any, t0: Any, t1: Any) -> Any:
@@ -117,7 +122,7 @@ def _checked_times(ts: Any, t0: Any, t1: Any) -> Any:
 
 
 @eqx.filter_jit
-def _integrate(numbers: Any, state: Any, times: Any, solver: Any, max_steps: Any, save: Any) -> Solution:
+def _integrate(numbers: Any, state: Any, times: Any, solver: Any, max_steps: Any, save: Any, meaning: str) -> Solution:
     system, data, t0, t1, rtol, atol, dt, until = numbers
     dtype = times.dtype
     # Traced times cannot be looked at before: what they ask for in vain is no result.

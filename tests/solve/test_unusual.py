@@ -11,6 +11,8 @@ from registry import EXAMPLES, moments
 
 import jaxdyn as jd
 
+ENGINES = ("fused", "xla")
+
 
 class Decay(NamedTuple):
     """A user's own system without equinox: ẏ = −rate·y, a pytree."""
@@ -159,3 +161,52 @@ def test_a_schedule_of_many_trials_is_looked_at_along_its_way():
     falls = jd.Schedule(lambda step, fall: 0.1 - fall * step, np.array([0.0, 0.002]))
     with pytest.raises(ValueError, match=r"lr: expected a schedule of numbers >= 0, got -0\.0\d* at 56\.25"):
         jd.descend_ensemble(halve, np.ones(2), None, lr=falls, steps=100)
+
+
+class Mutable:
+    """A plain object whose rate may be changed."""
+
+    def __init__(self, rate):
+        self.rate = rate
+
+    def field(self, t, state, data):
+        return -self.rate * state
+
+    def step(self, state, data, lr):
+        return state * (1 - lr * self.rate)
+
+
+def test_what_a_function_refers_to_may_change():
+    """Objects, globals, closures, rules and schedules: results are of what they are now."""
+    system, table, kept = Mutable(1.0), {"rate": 1.0}, np.array([1.0])
+    one, many = jnp.ones(1), np.ones((3, 1))
+
+    def flows(field, **options):
+        single = jd.flow(field, one, None, t1=1.0, **options).final[0]
+        both = [jd.flow_ensemble(field, many, None, t1=1.0, engine=name, **options).final[1, 0] for name in ENGINES]
+        return [round(float(value), 6) for value in (single, *both)]
+
+    def descents(step, **options):
+        single = jd.descend(step, one, None, steps=2, **({"lr": 0.1} | options)).final[0]
+        both = [jd.descend_ensemble(step, many, None, steps=2, engine=name, **({"lr": 0.1} | options)).final[1, 0]
+                for name in ENGINES]  # fmt: skip
+        return [round(float(value), 6) for value in (single, *both)]
+
+    fields = [system, lambda t, y, p: -table["rate"] * y, lambda t, y, p: -jnp.asarray(kept) * y, system.field]
+    steps = [system, lambda y, p, lr: y * (1 - lr * table["rate"]), system.step]
+    falling = lambda step: 0.1 * table["rate"] + 0 * step  # noqa: E731
+    plain = lambda y, p, lr: y * (1 - lr)  # noqa: E731
+    for rate in (1.0, 2.0, 1.0):
+        system.rate = table["rate"] = kept[0] = rate
+        for field in fields:
+            assert flows(field) == [round(float(np.exp(-rate)), 6)] * 3
+        for step in steps:
+            assert descents(step) == [round((1 - 0.1 * rate) ** 2, 6)] * 3
+        assert descents(plain, lr=falling) == [round((1 - 0.1 * rate) ** 2, 6)] * 3
+    stops = lambda t, y, p: y[0] < table["rate"]  # noqa: E731
+    for level in (0.5, 0.8, 0.5):
+        table["rate"] = level
+        ended = jd.descend(plain, one, None, lr=0.1, steps=100, until=stops)
+        several = jd.descend_ensemble(plain, many, None, lr=0.1, steps=100, until=stops)
+        want = int(np.ceil(np.log(level) / np.log(0.9)))
+        assert (int(ended.n_steps), several.n_steps.tolist()) == (want, [want] * 3)

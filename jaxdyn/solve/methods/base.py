@@ -91,7 +91,7 @@ class Method(abc.ABC):
     """A trial's method with what it integrates.
 
     `rests` ends a trial by `Rest`, `until` by a rule of the user's; `save` says what is recorded; `at_end` whether a
-    trial ends at its own t1 (if not, the engine counts the steps).
+    trial ends at its own t1 (if not, the engine counts the steps); `meaning` is the user's functions' fingerprint.
     """
 
     parts: Skeleton
@@ -99,6 +99,7 @@ class Method(abc.ABC):
     rests: bool = False
     save: Save = itself
     at_end: bool = True
+    meaning: str = ""
 
     # Whether a method needs more than the time and state before the first step, which `init` computes from the field.
     needs_init: ClassVar[bool] = False
