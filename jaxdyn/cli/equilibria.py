@@ -1,5 +1,6 @@
 """`jaxdyn equilibria`: every equilibrium on given second moments, its stability, proofs, and who reaches it."""
 
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,7 @@ def main(arguments: list[str]) -> int:
 
     from ..equilibria.census import equilibria
     from ..equilibria.equations import decay_bound
+    from ..equilibria.strata import COMPLETE_UP_TO
     from ..plotting.equilibria import eigenvalue_panel
     from ..plotting.style import figure
     from ..trials.problems import Given
@@ -65,7 +67,11 @@ def main(arguments: list[str]) -> int:
             raise ValueError("weight_decay: yx is zero, so there is no default; give one")
         decay = bound / 10 if settings.weight_decay is None else settings.weight_decay
         system = system_of(settings, decay)
-        found = equilibria(system, moments, n=settings.n, lr=settings.lr, certify=settings.certify)
+        if moments.m > COMPLETE_UP_TO - 1:
+            print(_what_to_expect(moments.m), file=sys.stderr, flush=True)
+        found = equilibria(
+            system, moments, n=settings.n, lr=settings.lr, certify=settings.certify, progress=sys.stderr.isatty()
+        )
         dataset = found.to_dataset()
         print(f"{settings.system} on {settings.moments}, m = {moments.m}, n = {found.n}, "
               f"λ = {decay:.6g}\n\n{found}")  # fmt: skip
@@ -87,3 +93,17 @@ def main(arguments: list[str]) -> int:
     seconds = time.perf_counter() - began
     print(f"wrote {', '.join(path.name for path in written)} to {settings.out} in {seconds:.1f} s")
     return 0
+
+
+def _what_to_expect(m: int) -> str:
+    """Said before a long computation begins."""
+    from ..equilibria.search import STARTS
+    from ..equilibria.strata import COMPLETE_UP_TO, paths_of
+
+    if m <= COMPLETE_UP_TO:
+        count = sum(paths_of(m, rank) for rank in range(2, m + 1))
+        return f"m = {m}: following {count:,} paths to find every equilibrium; a minute or two on two cores"
+    return (
+        f"m = {m}: the origin and rank one are complete; ranks 2 to {m} are a search from {STARTS} random starts each, "
+        "which may miss some; a minute or more"
+    )

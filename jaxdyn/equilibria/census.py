@@ -17,14 +17,15 @@ from ..arrays import in_float64, is_traced
 from ..checks import checked_arguments, expected, number, whole_number
 from ..engines.blocks import blockwise
 from ..moments import Moments
+from ..progress import Progress, shown
 from ..schedules import is_scheduled
 from ..solve.methods.procedure import Optimizer
 from ..systems.siamese import MovingAverage, Objective, Siamese, StopGradient, StudentState, TeacherState
 from . import certificates
 from .equations import ReducedProblem, reduce_arrays, student
 from .result import Equilibria, Equilibrium
-from .search import search
-from .strata import COMPLETE_UP_TO, Stratum, solve_rank
+from .search import STARTS, search
+from .strata import COMPLETE_UP_TO, Stratum, paths_of, solve_rank
 
 
 @checked_arguments
@@ -37,6 +38,7 @@ def equilibria(
     lr: float | None = None,
     optimizer: Optimizer | None = None,
     certify: bool = False,
+    progress: Progress | bool | None = None,
 ) -> Equilibria:
     """Every equilibrium of SG or EMA on these moments, up to O(n), with its stability.
 
@@ -52,6 +54,8 @@ def equilibria(
         optimizer: of that procedure, see `descend`; default: the procedure as written.
         certify: also prove existence, uniqueness and unstable count of each in ball arithmetic
             (needs python-flint: `pip install 'jaxdyn[certify]'`).
+        progress: True for a bar, or a function that is called with the number of paths (for m > 4, starts of the
+            search) newly finished, from any thread. m <= 3 takes seconds, m = 4 minutes.
 
     Returns:
         `Equilibria`, the origin first, then by rank and size.
@@ -68,7 +72,7 @@ def equilibria(
 
     Source: P Props 4.5-4.11; the method is described in `generic` and `solve`.
     """
-    (answer,) = census([system], [moments], n=n, lr=lr, optimizer=optimizer)
+    (answer,) = census([system], [moments], n=n, lr=lr, optimizer=optimizer, progress=progress)
     if not certify:
         return answer
     proofs = [certificates.certify(item.gram, item.rank, answer.n, system, moments) for item in answer]
@@ -86,12 +90,13 @@ def census(
     lr: float | None = None,
     optimizer: Optimizer | None = None,
     stability_too: bool = True,
+    progress: Progress | bool | None = None,
 ) -> list[Equilibria]:
     """`equilibria` for many systems and moments at once, in one batch of paths.
 
     Args:
         systems, moments: equally many, or one of either for all; all moments with the same m.
-        n, lr, optimizer: see `equilibria`; the same for all.
+        n, lr, optimizer, progress: see `equilibria`; the same for all.
         stability_too: without it the verdicts are left undetermined.
 
     Returns:
@@ -122,17 +127,25 @@ def census(
             system.check_lr(lr)
     problems = [Problem.pose(system, each) for system, each in zip(many, data, strict=True)]
     strata: list[dict[int, Stratum]] = [{} for _ in problems]
+    work: list[tuple[int, list[int]]] = []
     for size in sorted({problem.size for problem in problems}):
         for rank in range(1, min(n, size) + 1):
             chosen = [i for i, p in enumerate(problems) if p.size == size and p.largest_rank >= rank]
-            if not chosen:
-                continue
+            work += [(rank, chosen)] if chosen else []
+    total = sum(len(chosen) * _effort(problems[chosen[0]].size, rank) for rank, chosen in work)
+    with shown(progress, total, "paths") as report:
+        for rank, chosen in work:
             xx, yx = (np.stack([getattr(problems[i].reduced, name) for i in chosen]) for name in ("xx", "yx"))
-            solver = solve_rank if rank == 1 or size <= COMPLETE_UP_TO else search
-            for i, stratum in zip(chosen, solver(xx, yx, rank), strict=True):
+            solver = solve_rank if rank == 1 or problems[chosen[0]].size <= COMPLETE_UP_TO else search
+            for i, stratum in zip(chosen, solver(xx, yx, rank, report), strict=True):
                 strata[i][rank] = stratum
     answers = [problem.answer(part, n, lr) for problem, part in zip(problems, strata, strict=True)]
     return _linearised(answers, lr, optimizer) if stability_too else answers
+
+
+def _effort(m: int, rank: int) -> int:
+    """Paths of one problem, or starts of its search."""
+    return paths_of(m, rank) if rank == 1 or m <= COMPLETE_UP_TO else STARTS
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from jaxtyping import Array
 
 from ..engines.xla import Stage, run
 from ..linear import solve_linear
+from ..progress import Progress
 
 
 @runtime_checkable
@@ -83,6 +84,7 @@ def track(
     tolerance: float = TOLERANCE,
     t_infinity: float = 1e-3,
     max_steps: int = 5000,
+    progress: Progress | None = None,
 ) -> Tracked:
     """Follow the paths from t = 1 to t = 0.
 
@@ -95,6 +97,7 @@ def track(
         t_infinity: a path may be told to be at infinity once t is below this. Where large finite
             solutions are expected it must be small.
         max_steps: a path that needs more has failed.
+        progress: told of finished paths.
     """
     starts = starts / np.linalg.norm(starts, axis=1, keepdims=True)
     count = starts.shape[0]
@@ -114,7 +117,7 @@ def track(
     stages = (Stage(128, 256, 32),) if count > 128 else ()
     stages += (Stage(2**62, 16, 64),)
     step = _Step(homotopy)
-    finished = run(step, _ended, path, lane, max_steps, stages=stages)
+    finished = run(step, _ended, path, lane, max_steps, stages=stages, progress=progress)
     end = finished.states
     ends = [_finish(homotopy, end, params, part) for part in _parts(count)]
     points, doubled, condition = (np.concatenate(part) for part in zip(*ends, strict=True))

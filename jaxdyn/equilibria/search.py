@@ -9,6 +9,7 @@ import numpy as np
 
 from ..analysis.linearise import jacobian
 from ..moments import Moments
+from ..progress import Progress
 from ..systems.siamese import StopGradient, StudentState
 from .result import Paths
 from .strata import Stratum, refine, unequal
@@ -17,7 +18,9 @@ STARTS = 400
 _STEPS = 60
 
 
-def search(xx: np.ndarray, yx: np.ndarray, rank: int, *, starts: int = STARTS, seed: int = 0) -> list[Stratum]:
+def search(
+    xx: np.ndarray, yx: np.ndarray, rank: int, progress: Progress | None = None, *, starts: int = STARTS, seed: int = 0
+) -> list[Stratum]:
     """Equilibria of one rank of each reduced problem, from `starts` random (A, B) with n = rank."""
     m = xx.shape[-1]
     rng = np.random.default_rng([seed, m, rank])
@@ -28,6 +31,8 @@ def search(xx: np.ndarray, yx: np.ndarray, rank: int, *, starts: int = STARTS, s
         spread = np.exp(rng.uniform(-1.0, 1.0, (starts, 1)) * np.log(1 + np.linalg.norm(y, 2)))
         guesses = rng.normal(size=(starts, size)) * np.sqrt(spread / m)
         ends = np.asarray(_newton(m, rank)(guesses, x, y))
+        if progress is not None:
+            progress(starts)
         a = ends[:, : rank * m].reshape(-1, rank, m)
         grams = np.swapaxes(a, -1, -2) @ a
         finite = np.isfinite(grams).all((1, 2))

@@ -17,6 +17,7 @@ from jaxtyping import Array
 from ..analysis.linearise import jacobian
 from ..engines.blocks import blockwise
 from ..moments import Moments
+from ..progress import Progress
 from ..systems.siamese import StopGradient, StudentState
 from .equations import pack, rank_one, symmetric, thin_student
 from .generic import Parameters, generic_solutions, local, packed_solutions
@@ -38,8 +39,13 @@ class Stratum(NamedTuple):
     complete: bool
 
 
-def solve_rank(xx: np.ndarray, yx: np.ndarray, rank: int) -> list[Stratum]:
-    """All equilibria of this rank for each problem xx, yx [problems, m, m]."""
+def paths_of(m: int, rank: int) -> int:
+    """How many paths one problem has; rank one needs none."""
+    return 0 if rank == 1 else generic_solutions(m, rank).solutions.shape[0]
+
+
+def solve_rank(xx: np.ndarray, yx: np.ndarray, rank: int, progress: Progress | None = None) -> list[Stratum]:
+    """All equilibria of this rank for each problem xx, yx [problems, m, m]; `progress` is told of finished paths."""
     if rank == 1:
         return _solve_rank_one(xx, yx)
     generic = generic_solutions(xx.shape[-1], rank)
@@ -47,7 +53,9 @@ def solve_rank(xx: np.ndarray, yx: np.ndarray, rank: int) -> list[Stratum]:
     strata: dict[int, Stratum] = {}
     for attempt in range(_ATTEMPTS):
         tolerance = 1e-4 if attempt == 0 else 1e-6
-        answers = _follow(generic, xx[todo], yx[todo], rank, attempt, tolerance)
+        # Paths that are followed again are no new ones.
+        told = progress if attempt == 0 else None
+        answers = _follow(generic, xx[todo], yx[todo], rank, attempt, tolerance, told)
         strata |= dict(zip(todo.tolist(), answers, strict=True))
         todo = np.array([i for i in todo if strata[i].paths.failed or strata[i].paths.infinite], int)
         if not todo.size:
@@ -55,7 +63,15 @@ def solve_rank(xx: np.ndarray, yx: np.ndarray, rank: int) -> list[Stratum]:
     return [strata[index] for index in range(xx.shape[0])]
 
 
-def _follow(generic: Any, xx: np.ndarray, yx: np.ndarray, rank: int, attempt: int, tolerance: float) -> list[Stratum]:
+def _follow(
+    generic: Any,
+    xx: np.ndarray,
+    yx: np.ndarray,
+    rank: int,
+    attempt: int,
+    tolerance: float,
+    progress: Progress | None,
+) -> list[Stratum]:
     problems, m = xx.shape[0], xx.shape[-1]
     per_problem = generic.solutions.shape[0]
     # Each attempt leaves from the generic problem along a line of its own complex direction: S and (X, Y) may be
@@ -66,8 +82,9 @@ def _follow(generic: Any, xx: np.ndarray, yx: np.ndarray, rank: int, attempt: in
     wide = lambda leaf: np.repeat(leaf.astype(complex), per_problem, axis=0)  # noqa: E731
     first = tuple(np.broadcast_to(leaf, (points.shape[0], m, m)) for leaf in start)
     tracked = track(
-        Parameters(rank), *local(points, m, rank), (first, (wide(xx), wide(yx))), tolerance=tolerance, t_infinity=1e-8
-    )
+        Parameters(rank), *local(points, m, rank), (first, (wide(xx), wide(yx))), tolerance=tolerance, t_infinity=1e-8,
+        progress=progress,
+    )  # fmt: skip
     solutions = packed_solutions(tracked, m, rank).reshape(problems, per_problem, -1)
     ends = tracked.ends.reshape(problems, per_problem)
     condition = tracked.condition.reshape(problems, per_problem)
