@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from .style import BLACK, BLUE, GREY, ORANGE, PURPLE, RED, SKY
 
 # Colours go with the number of unstable directions; markers repeat it for readers without colour.
+_WIDTHS = (1.6, 1.1, 0.9, 0.7, 0.5)  # by unstable directions, as colours and markers are
 _UNSTABLE = ((BLUE, "o"), (ORANGE, "s"), (RED, "^"), (PURPLE, "D"), (GREY, "v"))
 
 
@@ -21,7 +22,7 @@ def _name(unstable: int) -> str:
 
 
 def branch_panel(ax: Axes, branches: xr.Dataset, label: str) -> None:
-    """‖A‖ = √tr S over the parameter; colours by unstable directions, full lines for full rank, dashes below."""
+    """‖A‖ = √tr S over the parameter; colours, widths, markers by unstable directions; full lines: full rank."""
     seen = {0}
     m = branches.sizes.get("row", 1)
     for index in range(branches.sizes["branch"]):
@@ -34,16 +35,20 @@ def branch_panel(ax: Axes, branches: xr.Dataset, label: str) -> None:
             if np.isnan(p[part[0]]):
                 continue
             wide = np.append(part, part[-1] + 1)[: p.size - part[0]]  # reach the next piece: no gap
-            colour, _ = _look(float(unstable[part[0]]))
+            colour, marker = _look(float(unstable[part[0]]))
             kind = int(min(unstable[part[0]], len(_UNSTABLE) - 1))
             ax.plot(p[wide], size[wide], color=colour, linestyle="-" if rank[part[0]] == m else (0, (4, 1.5)),
-                    linewidth=1.6 if kind == 0 else 0.9)  # fmt: skip
+                    linewidth=_WIDTHS[kind])  # fmt: skip
+            if kind and part.size > 8:
+                middle = part[part.size // 2]
+                ax.plot(p[middle], size[middle], marker, color=colour, markersize=3)
             seen.add(kind)
         folds = branch["fold"].values == 1
         ax.plot(p[folds], size[folds], "o", markerfacecolor="white", markeredgecolor=BLACK, markersize=4, zorder=6)
     ax.axhline(0, color=_look(0)[0], linewidth=1.6)
     ax.set(xlabel=label, ylabel="‖A‖ at the equilibrium", ylim=(-0.02 * ax.get_ylim()[1], None))
-    entries = [ax.plot([], [], color=_look(kind)[0], linewidth=1.2)[0] for kind in sorted(seen)]
+    entries = [ax.plot([], [], color=_look(kind)[0], linewidth=_WIDTHS[kind], marker=_look(kind)[1] if kind else "",
+                       markersize=3)[0] for kind in sorted(seen)]  # fmt: skip
     labels = [_name(kind) for kind in sorted(seen)]
     if m > 1:
         entries.append(ax.plot([], [], color=GREY, linestyle=(0, (4, 1.5)))[0])

@@ -173,7 +173,7 @@ def diagnosis_panels(axes: Sequence[Axes], dataset: xr.Dataset, weight_decay: fl
     bars = np.maximum([threshold - low, high - threshold], 0)
     axes[0].errorbar(mode, threshold, yerr=bars, fmt="o", ms=3, color=BLUE, capsize=2, label="threshold τ²/4ρ, 95 %")
     axes[0].axhline(weight_decay, color=RED, lw=0.8, label="weight decay λ")
-    axes[0].set(title="which modes survive", xlabel="mode", yscale="log", xticks=mode)
+    axes[0].set(title="which modes survive", xlabel="mode", ylabel="weight decay, 1/time", yscale="log", xticks=mode)
     axes[0].legend()
     trained = np.sort(dataset["trained"].values, 1)[:, ::-1]
     axes[1].plot(mode - 0.15, np.sort(dataset["predicted_alone"])[::-1], "x", ms=4, color=GREY, label="each mode alone")
@@ -181,7 +181,7 @@ def diagnosis_panels(axes: Sequence[Axes], dataset: xr.Dataset, weight_decay: fl
     axes[1].errorbar(
         mode + 0.15, trained.mean(0), yerr=trained.std(0), fmt="o", ms=3, color=ORANGE, capsize=2, label="trained"
     )
-    axes[1].set(title="eigenvalues of $S=A^\\top A$", xlabel="rank order", xticks=mode)
+    axes[1].set(title="eigenvalues of $S=A^\\top A$", xlabel="rank order", ylabel="eigenvalue", xticks=mode)
     axes[1].legend()
     series = dataset["trained_series"].values
     steps = dataset["step"].values
@@ -190,5 +190,5 @@ def diagnosis_panels(axes: Sequence[Axes], dataset: xr.Dataset, weight_decay: fl
         predicted = float(dataset["predicted"][place])
         if predicted > 1e-9:
             axes[2].axhline(predicted, color=colour, ls=":", lw=1)
-    axes[2].set(title="training (dotted: predicted)", xlabel="step", yscale="log",
+    axes[2].set(title="training (dotted: predicted)", xlabel="step", ylabel="eigenvalue of $S$", yscale="log",
                 ylim=(1e-6 * float(series.max()), 3 * float(series.max())))  # fmt: skip

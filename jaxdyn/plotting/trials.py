@@ -1,5 +1,6 @@
 """Pictures of the m = 1 trials: datasets in, artists out."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +23,9 @@ OUTCOME_STYLE = {
 }
 
 
+_FIXED = {"rho": "ρ", "tau": "τ", "weight_decay": "λ", "ema_rate": "β"}
+
+
 def trajectory_panels(axes: Sequence[Axes], dataset: xr.Dataset) -> None:
     """One panel a system: the encoder's path in the plane over the circles S₁ and S₂."""
     limit = 1.1 * max(float(np.abs(dataset["encoder"]).max()), dataset.attrs["outer_radius"])
@@ -40,6 +44,9 @@ def trajectory_panels(axes: Sequence[Axes], dataset: xr.Dataset) -> None:
         ax.set(title=str(name), xlabel="$a_1$", xlim=(-limit, limit), ylim=(-limit, limit))
         ax.set_aspect("equal")
     axes[0].set_ylabel("$a_2$")
+    fixed = json.loads(dataset.attrs["settings"])
+    numbers = ", ".join(f"{sign} = {fixed[name]:g}" for name, sign in _FIXED.items())
+    axes[0].figure.suptitle(f"one problem, {numbers}")
     handles, labels = axes[0].get_legend_handles_labels()
     from matplotlib.lines import Line2D
 
