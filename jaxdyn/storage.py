@@ -210,8 +210,12 @@ def _first_on_signals(action: Callable[[], None]) -> Generator[None]:
     try:
         yield
     finally:
+        # A signal that Python has noted, but not handled yet, would be lost with its handler: blocking handles it.
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS) if hasattr(signal, "pthread_sigmask") else None
         for each, usual in before.items():
             signal.signal(each, signal.SIG_DFL if usual is None else usual)
+        if held is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
 
 
 def save_dataset(dataset: "xr.Dataset", path: Path) -> Path:

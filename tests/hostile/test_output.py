@@ -124,7 +124,7 @@ def test_after_a_kill_the_folder_is_as_before_or_whole(number, tmp_path):
         assert process.stdout.readline() == b"ready\n"
         time.sleep(rng.uniform(0, 0.02))
         process.send_signal(number)
-        process.wait()
+        process.wait(timeout=30)
         process.stdout.close()
         # A kill between two renames leaves the old results aside; the next run puts them back first.
         if not folder.exists():
