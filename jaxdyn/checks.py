@@ -14,7 +14,7 @@ import os
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints  # pyright: ignore[reportDeprecated]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _UNIONS = {types.UnionType, Union}  # pyright: ignore[reportDeprecated]  (as get_origin has it)

@@ -55,10 +55,11 @@ def _read(location: str) -> Any:
         raise ValueError(f"{location}: no such file")
     _check_size(location, path)
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            return dict(loaded)
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
+            with loaded:
+                return dict(loaded)
     except Exception:  # damaged archives raise almost anything: zlib, zipfile, tokenizer, pickle errors
         raise ValueError(f"{location}: not a readable .npz or .npy file of plain numeric arrays") from None

@@ -33,7 +33,7 @@ def fingerprint(*calls: tuple[Callable[..., Any] | None, tuple[Any, ...]]) -> st
             continue
         try:
             # A new function each time: JAX keeps what it traced by the function.
-            closed = jax.make_jaxpr(lambda *given: function(*given))(*_shapes(arguments))  # noqa: B023
+            closed = jax.make_jaxpr(lambda *given, call=function: call(*given))(*_shapes(arguments))
         except Exception:  # whatever is wrong with it, the run itself says better
             return ""
         total.update(_ADDRESS.sub("", str(closed)).encode())

@@ -126,3 +126,30 @@ def test_traced_values_are_refused_or_judged():
     assert np.asarray(found.verdict).tolist() == [jd.Verdict.UNDETERMINED] * 2 + [jd.Verdict.STABLE]
     ended = jax.vmap(lambda t1: jd.flow(DECAY, jnp.ones(1), 1.0, t1=t1))(jnp.array([-1.0, jnp.nan, 1.0]))
     assert np.asarray(ended.status).tolist() == [jd.Status.DIVERGED] * 2 + [jd.Status.COMPLETED]
+
+
+@pytest.mark.parametrize(
+    ("make", "word"),
+    [
+        (lambda: jd.StopGradient(0.1, None), "predictor_lr_ratio"),  # type: ignore[arg-type]
+        (lambda: jd.StopGradient(None), "weight_decay"),
+        (lambda: jd.MovingAverage(0.1, ema_rate=None), "ema_rate"),  # type: ignore[arg-type]
+        (lambda: jd.Setup(system="sg", ema_rate=0.9), "ema_rate"),
+        (lambda: jd.RandomMoments("sg", 2, symmetric="no"), "symmetric"),  # type: ignore[arg-type]
+        (lambda: jd.Moments.random(jax.random.key(0), 2, symmetric="no"), "symmetric"),  # type: ignore[arg-type]
+        (lambda: jd.Moments.random(0, 2), "key"),  # type: ignore[arg-type]
+        (lambda: jd.Moments.random(jax.random.key(0), 10**9), "m"),
+        (lambda: jd.Moments.random(jax.random.key(0), 2, dtype="foo"), "dtype"),
+        (lambda: SYSTEM.random_state(0, n=2, m=1), "key"),  # type: ignore[arg-type]
+        (lambda: jd.Recipe(projector=float("nan")), "projector"),  # type: ignore[arg-type]
+        (lambda: jd.Recipe(both_sides="a"), "both_sides"),  # type: ignore[arg-type]
+        (lambda: jd.Recipe(augmentation=None), "augmentation"),  # type: ignore[arg-type]
+        (lambda: jd.Augmentation(flip=float("nan")), "flip"),  # type: ignore[arg-type]
+        (lambda: jd.train(digits(), jd.Recipe(batch=20_000, steps=1), jd.Knobs()), "batch"),
+        (lambda: jd.train(digits(), jd.Recipe(steps=1), jd.Knobs(lr=float("nan"))), "lr"),
+        (lambda: jd.gradient_defect(SYSTEM, STATE, ONE, key=jax.random.key(0)), "key"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused_where_they_are_made(make, word):
+    with pytest.raises(ValueError, match=f"^{word}: "):
+        make()

@@ -181,15 +181,14 @@ def test_what_a_function_refers_to_may_change():
     system, table, kept = Mutable(1.0), {"rate": 1.0}, np.array([1.0])
     one, many = jnp.ones(1), np.ones((3, 1))
 
-    def flows(field, **options):
-        single = jd.flow(field, one, None, t1=1.0, **options).final[0]
-        both = [jd.flow_ensemble(field, many, None, t1=1.0, engine=name, **options).final[1, 0] for name in ENGINES]
+    def flows(field):
+        single = jd.flow(field, one, None, t1=1.0).final[0]
+        both = [jd.flow_ensemble(field, many, None, t1=1.0, engine=name).final[1, 0] for name in ENGINES]
         return [round(float(value), 6) for value in (single, *both)]
 
-    def descents(step, **options):
-        single = jd.descend(step, one, None, steps=2, **({"lr": 0.1} | options)).final[0]
-        both = [jd.descend_ensemble(step, many, None, steps=2, engine=name, **({"lr": 0.1} | options)).final[1, 0]
-                for name in ENGINES]  # fmt: skip
+    def descents(step, lr: Any = 0.1):
+        single = jd.descend(step, one, None, steps=2, lr=lr).final[0]
+        both = [jd.descend_ensemble(step, many, None, steps=2, lr=lr, engine=name).final[1, 0] for name in ENGINES]
         return [round(float(value), 6) for value in (single, *both)]
 
     fields = [system, lambda t, y, p: -table["rate"] * y, lambda t, y, p: -jnp.asarray(kept) * y, system.field]
