@@ -99,9 +99,10 @@ def write_until_full(folder, n):
 
 
 WRITER = """
-    import sys
+    import signal, sys
     from pathlib import Path
     from jaxdyn.storage import staged
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell started in the background
     print("ready", flush=True)
     for version in range(10**6):
         with staged(Path(sys.argv[1]), force=True) as stage:
@@ -124,8 +125,11 @@ def test_after_a_kill_the_folder_is_as_before_or_whole(number, tmp_path):
         assert process.stdout.readline() == b"ready\n"
         time.sleep(rng.uniform(0, 0.02))
         process.send_signal(number)
-        process.wait(timeout=30)
-        process.stdout.close()
+        try:
+            process.wait(timeout=30)
+        finally:
+            process.kill()
+            process.stdout.close()
         # A kill between two renames leaves the old results aside; the next run puts them back first.
         if not folder.exists():
             assert number == signal.SIGKILL
