@@ -50,7 +50,7 @@ class Starts:
     def __post_init__(self):
         parse_laws(self, "encoder", "predictor")
         if self.n is not None:
-            object.__setattr__(self, "n", whole_number("n", self.n))
+            object.__setattr__(self, "n", whole_number("n", self.n, high=10_000))
 
     @property
     def laws(self) -> list[Law]:

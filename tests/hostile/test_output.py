@@ -178,3 +178,14 @@ def test_a_terminal_without_greek_letters(tmp_path):
     done = run(*QUICK, "--out", tmp_path / "out", PYTHONIOENCODING="ascii")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out" / "flow.nc").exists()
+
+
+@pytest.mark.parametrize("arguments", [
+    ("trials", "--n", "99999999999999999999"), ("trials", "--sensitivity-trials", "7"),
+    ("flow", "--system", "sg", "--ema-rate", "0.5"), ("diagnose", "digits", "--ema-rate", "0.5"),
+    ("flow", "--config", ""), ("figures", "T-Tbl3"), ("figures", "T-1"),
+])  # fmt: skip
+def test_options_that_do_not_apply_are_refused(arguments, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused(capsys, *arguments)
+    assert not any(tmp_path.iterdir())
