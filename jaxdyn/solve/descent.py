@@ -79,14 +79,16 @@ def descend(
     check_rules(until, save, dtype, lr)
     memory = optimizer_memory(system, state, optimizer, lr)
     numbers = traceable((system, optimizer, memory, data, lr, until), dtype)
-    given, taken = (state, numbers[2], numbers[3]), np.zeros((), np.int32)
-    own_rule = None if isinstance(until, Rest) else until
+    taken, own_rule = np.zeros((), np.int32), None if isinstance(until, Rest) else until
+    moving, fixed = eqx.partition(numbers[:5], eqx.is_array)  # numbers are no part of the meaning
+
+    def step(taken: Any, state: Any, moving: Any) -> Any:
+        system, optimizer, memory, data, lr = eqx.combine(moving, fixed)
+        return take_step(system, optimizer, taken, state, memory, data, lr)
+
     plain = is_own(system) and optimizer is None and not isinstance(lr, Schedule)
-    meaning = fingerprint(
-        (None if plain else lambda taken, state, memory, data: take_step(
-            numbers[0], optimizer, taken, state, memory, data, numbers[4]), (taken, *given)),
-        (own_rule, (taken, state, numbers[3])), (save, (taken, state, numbers[3])),
-    )  # fmt: skip
+    given = (taken, state, numbers[3])
+    meaning = fingerprint((None if plain else step, (taken, state, moving)), (own_rule, given), (save, given))
     return _iterate(numbers, state, steps, save_every, itself if save is None else save, meaning)
 
 

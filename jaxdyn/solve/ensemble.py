@@ -214,15 +214,15 @@ def _meaning(
     one = jax.tree.map(lambda leaf: leaf[0], (times, batch.states, batch.data))
     numbers = jax.tree.map(lambda leaf: leaf[0], batch.system)
     rule = None if isinstance(until, Rest) else until
+    whole = batch.parts.whole
     if field is not None:
-        rate = lambda t, state, data: field_of(at(batch.parts.whole(numbers), t, batch.dtype))(t, state, data)  # noqa: E731
-        return fingerprint((None if is_own(system) else rate, one), (rule, one), (save, one))
+        rate = lambda t, y, data, own: field_of(at(whole(own), t, batch.dtype))(t, y, data)  # noqa: E731
+        return fingerprint((None if is_own(system) else rate, (*one, numbers)), (rule, one), (save, one))
     lr = jax.tree.map(lambda leaf: leaf[0], held.lr)
     plain = is_own(system) and optimizer is None and not isinstance(lr, Schedule)
-    memory = optimizer_memory(batch.parts.whole(numbers), one[1], optimizer, lr)
-    step = lambda taken, state, data: take_step(  # noqa: E731
-        batch.parts.whole(numbers), optimizer, taken, state, memory, data, lr)  # fmt: skip
-    return fingerprint((None if plain else step, one), (rule, one), (save, one))
+    memory = optimizer_memory(whole(numbers), one[1], optimizer, lr)
+    step = lambda taken, y, data, own, memory, lr: take_step(whole(own), optimizer, taken, y, memory, data, lr)  # noqa: E731
+    return fingerprint((None if plain else step, (*one, numbers, memory, lr)), (rule, one), (save, one))
 
 
 def _endings(until: Any) -> tuple[Until | None, bool]:

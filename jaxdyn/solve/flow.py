@@ -99,9 +99,10 @@ def flow(
     times = jnp.clip(ts, t0, t1)
     numbers = traceable((system, data, t0, t1, rtol, atol, dt, until), dtype)
     now, own_rule = numbers[0], None if isinstance(until, Rest) else until
-    rate = None if is_own(system) else lambda t, state, data: field_of(at(now, t, dtype))(t, state, data)
+    moving, fixed = eqx.partition(now, eqx.is_array)  # numbers are no part of the meaning
+    rate = lambda t, y, data, moving: field_of(at(eqx.combine(moving, fixed), t, dtype))(t, y, data)  # noqa: E731
     given = (t0, state, numbers[1])
-    meaning = fingerprint((rate, given), (own_rule, given), (save, given))
+    meaning = fingerprint((None if is_own(system) else rate, (*given, moving)), (own_rule, given), (save, given))
     return _integrate(numbers, state, times, solver, max_steps, itself if save is None else save, meaning)
 
 
