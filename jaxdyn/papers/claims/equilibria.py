@@ -64,8 +64,8 @@ def not_gradients(fast: bool) -> Evidence:
         def at(system: Siamese, key: Any, probes: int | None = None) -> Any:
             data, a, b, probe = jax.random.split(key, 4)
             state = system.state(encoder=jax.random.normal(a, (3, 2)), predictor=jax.random.normal(b, (3, 3)))
-            drawn = {} if probes is None else {"probes": probes, "key": probe}
-            return integrability.gradient_defect(system, state, Moments.random(data, 2), **drawn)
+            moments, drawn = Moments.random(data, 2), None if probes is None else probe
+            return integrability.gradient_defect(system, state, moments, probes=probes, key=drawn)
 
         systems = {"SG": StopGradient(0.05), "EMA": MovingAverage(0.05, ema_rate=0.1), "objective": Objective(0.05)}
         defects = {name: np.asarray(jax.jit(jax.vmap(lambda key, s=system: at(s, key).value))(keys))
