@@ -1,6 +1,7 @@
 """Writing results: a run's files appear together and whole, or not at all."""
 
 import os
+import platform
 import shutil
 import signal
 import tempfile
@@ -140,7 +141,7 @@ def _stage_beside(folder: Path) -> Generator[Path]:
             raise
 
 
-_STAGE, _OLD = ".partial-", "-old-"
+_STAGE, _OLD = f".partial-{platform.node()}-", "-old-"
 
 
 def _can_be_renamed(folder: Path) -> bool:
@@ -149,7 +150,7 @@ def _can_be_renamed(folder: Path) -> bool:
 
 def _is_left_over(place: Path) -> bool:
     """Whether this is what a killed process left: a stage of a process that is no more."""
-    owner = place.name.removeprefix(_STAGE).partition("-")[0]
+    owner = place.name.removeprefix(_STAGE).partition("-")[0]  # of this machine: others may share the folder
     if not place.name.startswith(_STAGE) or not owner.isdigit():
         return False
     try:

@@ -22,6 +22,7 @@ from jaxtyping import Array, Complex, Float, Integer
 from ..arrays import ScalarLike, floating_state, is_traced, scalar, traceable
 from ..checks import checked_arguments, number
 from ..schedules import is_scheduled
+from ..solve.fingerprint import is_own
 from ..solve.methods.base import check_like, check_rate
 from ..solve.methods.procedure import Optimizer, check_optimizer, optimizer_memory, take_step
 from ..systems.base import DiscreteSystem, System, check_with, directions_of, field_of, step_of
@@ -164,10 +165,11 @@ def linearise(
             state = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), floating_state(state)[0])
             system, data = traceable((system, data), jnp.float64)
             lr = _checked(system, state, data, lr, optimizer, zero_tolerance)
-            # Modules are compared by their numbers; a function may be another one after a change of what it refers to.
-            plain = isinstance(system, eqx.Module) and optimizer is None and directions is None
+            # Our systems are their numbers; a user's may be another one after a change of what it refers to.
+            plain = is_own(system) and optimizer is None and directions is None
             run = _compiled if plain else _linearised
-            return run(system, state, data, lr, optimizer, directions, zero_tolerance)
+            rate = None if lr is None else jnp.asarray(lr, jnp.float64)  # numbers are not compiled in
+            return run(system, state, data, rate, optimizer, directions, jnp.asarray(zero_tolerance, jnp.float64))
     state, dtype = floating_state(state)
     if dtype != jnp.float64:
         raise ValueError(f"state: a verdict needs float64, got {dtype}; trace under jax.enable_x64(True)")

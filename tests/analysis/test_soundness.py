@@ -2,12 +2,14 @@
 
 from collections import Counter
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import jaxdyn as jd
+import jaxdyn.analysis.linearise
 from jaxdyn.analysis.linearise import linearise
 
 SIZE = 5
@@ -150,3 +152,34 @@ def test_traced_numbers_that_make_no_sense_decide_nothing(numbers):
     rate = (lambda y, p, lr: 0.5 * y) if name == "lr" else (lambda t, y, p: -y)
     found = jax.vmap(lambda number: linearise(rate, jnp.zeros(2), None, **{name: number}))(jnp.array([value]))  # type: ignore[arg-type]
     assert int(np.asarray(found.doubt)[0]) == jd.Doubt.NOT_FINITE
+
+
+class Slope(eqx.Module):
+    """A user's module whose field refers to what may change."""
+
+    table: dict = eqx.field(static=True)
+
+    def field(self, t, y, data):
+        return self.table["rate"] * y
+
+    def __hash__(self):
+        return id(self)
+
+
+def test_a_users_module_is_judged_by_what_it_means_now():
+    table = {"rate": -1.0}
+    system = Slope(table)
+    for rate, verdict in ((-1.0, jd.Verdict.STABLE), (1.0, jd.Verdict.REPELLER), (-1.0, jd.Verdict.STABLE)):
+        table["rate"] = rate
+        assert int(linearise(system, jnp.zeros(2), None).verdict) == verdict
+
+
+def test_other_learning_rates_are_not_compiled_anew():
+    system, data = jd.StopGradient(0.05), jd.Moments.scalar(1.0, 0.9)
+    state = system.state(encoder=np.zeros((2, 1)), predictor=np.zeros((2, 2)))
+    assert int(linearise(system, state, data, lr=0.1).verdict) == jd.Verdict.STABLE
+    before = jaxdyn.analysis.linearise._compiled._cached._cache_size()
+    for lr in (0.2, 0.3):
+        assert int(linearise(system, state, data, lr=lr).verdict) == jd.Verdict.STABLE
+    assert int(linearise(system, state, data, lr=50.0).verdict) == jd.Verdict.REPELLER
+    assert jaxdyn.analysis.linearise._compiled._cached._cache_size() == before
