@@ -64,13 +64,9 @@ def train(
     Raises:
         ValueError: where recipe, settings and data do not fit together.
     """
-    expected("dataset", dataset, Dataset)
-    expected("recipe", recipe, Recipe)
     settings = [settings] if isinstance(settings, Knobs) else settings
     for each in settings if isinstance(settings, Sequence) else (settings,):
         expected("settings", each, Knobs)
-    if progress is not None and not callable(progress):
-        raise ValueError(f"progress: expected a function of steps done and in all, got {progress!r}")
     if checkpoint is not None and not str(checkpoint):
         raise ValueError("checkpoint: expected the name of a folder, got nothing")
     if recipe.batch > len(dataset.train):

@@ -125,7 +125,7 @@ def flow_ensemble(
         kind = FixedTsit5 if solver == "tsit5" else SOLVERS[solver]
         at_end = bool((counts != counts[0]).any())  # else there is nothing to judge: the engine counts
         limit = max_steps if at_end else int(counts[0])
-    meaning = _meaning(system, field_of, batch, held.t0, until, save)
+    meaning = _meaning(system, batch, held, until, save)
     program = kind(batch.parts, *_endings(until), save or itself, at_end, meaning)
     options = _Options(engine, devices, progress, _order(longest_first, batch.n))
     return _run(program, batch, held, times, limit, options)
@@ -194,7 +194,7 @@ def descend_ensemble(
         every = whole_number("save_every", save_every)
         times = np.array(sorted({*range(0, steps + 1, every), steps}), np.float64)
     held = batch.held(np.zeros(batch.n, np.int32), lr=rates, tolerance=_rest_tolerance(until))
-    meaning = _meaning(system, None, batch, np.zeros(batch.n, np.int32), until, save, optimizer, held)
+    meaning = _meaning(system, batch, held, until, save, optimizer)
     program = Procedure(batch.parts, *_endings(until), save or itself, False, meaning, optimizer)
     options = _Options(engine, devices, progress, _order(longest_first, batch.n))
     return _run(program, batch, held, times, steps, options)
@@ -207,15 +207,15 @@ class _Options(NamedTuple):
     order: Any
 
 
-def _meaning(
-    system: Any, field: Any, batch: Members, times: Any, until: Any, save: Any, optimizer: Any = None, held: Any = None
-) -> str:
-    """The fingerprint of the user's functions, of one trial."""
+def _meaning(system: Any, batch: Members, held: Held, until: Any, save: Any, optimizer: Any = None) -> str:
+    """The fingerprint of the user's functions, of one trial; a flow's where there is no learning rate."""
+    is_flow = isinstance(held.lr, tuple)
+    times = held.t0 if is_flow else np.zeros(batch.n, np.int32)
     one = jax.tree.map(lambda leaf: leaf[0], (times, batch.states, batch.data))
     numbers = jax.tree.map(lambda leaf: leaf[0], batch.system)
     rule = None if isinstance(until, Rest) else until
     whole = batch.parts.whole
-    if field is not None:
+    if is_flow:
         rate = lambda t, y, data, own: field_of(at(whole(own), t, batch.dtype))(t, y, data)  # noqa: E731
         return fingerprint((None if is_own(system) else rate, (*one, numbers)), (rule, one), (save, one))
     lr = jax.tree.map(lambda leaf: leaf[0], held.lr)
