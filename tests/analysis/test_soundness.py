@@ -1,6 +1,8 @@
 """Verdicts on systems that the analysis has not seen: planted equilibria, symmetries, kinks; right or undetermined."""
 
+import importlib
 from collections import Counter
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -9,7 +11,6 @@ import numpy as np
 import pytest
 
 import jaxdyn as jd
-import jaxdyn.analysis.linearise
 from jaxdyn.analysis.linearise import linearise
 
 SIZE = 5
@@ -178,8 +179,9 @@ def test_other_learning_rates_are_not_compiled_anew():
     system, data = jd.StopGradient(0.05), jd.Moments.scalar(1.0, 0.9)
     state = system.state(encoder=np.zeros((2, 1)), predictor=np.zeros((2, 2)))
     assert int(linearise(system, state, data, lr=0.1).verdict) == jd.Verdict.STABLE
-    before = jaxdyn.analysis.linearise._compiled._cached._cache_size()
+    compiled: Any = importlib.import_module("jaxdyn.analysis.linearise")._compiled
+    before = compiled._cached._cache_size()
     for lr in (0.2, 0.3):
         assert int(linearise(system, state, data, lr=lr).verdict) == jd.Verdict.STABLE
     assert int(linearise(system, state, data, lr=50.0).verdict) == jd.Verdict.REPELLER
-    assert jaxdyn.analysis.linearise._compiled._cached._cache_size() == before
+    assert compiled._cached._cache_size() == before
