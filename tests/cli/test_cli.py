@@ -31,7 +31,7 @@ def lines(text):
         (["trials", "--nosuch", "1"], "Unrecognized options: --nosuch"),
         (["trials", "--n", "two"], "--n"),
         (["trials", "--n"], "--n"),
-        (["trials", "--n", "0"], "n: expected a whole number >= 1, got 0"),
+        (["trials", "--n", "0"], "n: expected a whole number from 1 to 10000, got 0"),
         (["trials", "--n-trials", "0"], "n_trials: expected a whole number >= 1, got 0"),
         (["trials", "--n-trials", "-5"], "n_trials: expected a whole number >= 1, got -5"),
         (["trials", "--lr", "0"], "lr: expected a law of positive numbers"),
