@@ -1,8 +1,9 @@
 """What a training run is: its `Recipe` (structure, compiled in) and its `Knobs` (numbers, which may differ by run)."""
 
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -118,7 +119,7 @@ class Recipe:
         return replace(self, **changes)
 
 
-class Knobs(NamedTuple):
+class Knobs(eqx.Module):
     """The numbers of a run, which may differ from run to run in one program.
 
     Args:
@@ -132,7 +133,7 @@ class Knobs(NamedTuple):
         epsilon, offset, memory, every: ε, c, ρ of a predictor's rule and the steps from one setting to the next.
 
     Raises:
-        ValueError: from `checked`, for what is out of range or has no part in the recipe.
+        ValueError: naming what is out of range; from `checked`, what has no part in the recipe.
 
     Source: T §4, eqs 18-19, Table 7.
     """
@@ -149,22 +150,37 @@ class Knobs(NamedTuple):
     memory: Any = 0.3
     every: Any = 1
 
+    def __check_init__(self):
+        values = {name: value for name, value in self.named().items() if not isinstance(value, jax.Array)}
+        for name in values.keys() & {"lr", "predictor_lr_ratio"}:
+            number(name, values[name], above=0)
+        for name in values.keys() & {"weight_decay", "epsilon"}:
+            number(name, values[name], low=0)
+        for name in values.keys() & {"ema_decay", "objective_share", "symmetrise", "memory"}:
+            number(name, values[name], low=0, high=1)
+        if values.get("predictor_weight_decay") is not None:
+            number("predictor_weight_decay", values["predictor_weight_decay"], low=0)
+        if "offset" in values:
+            number("offset", values["offset"])
+        if "every" in values:
+            whole_number("every", values["every"])
+        if values.get("symmetrise", 0) not in (0, 1):
+            raise ValueError(f"symmetrise: expected 0 or 1, got {self.symmetrise!r}")
+
+    def named(self) -> dict[str, Any]:
+        """Names and values."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    def with_(self, **changes: Any) -> "Knobs":
+        """A copy with changes."""
+        return replace(self, **changes)
+
     def checked(self, recipe: Recipe) -> "Knobs":
-        """The same as plain numbers, or ValueError naming what is out of range or has no part in the recipe."""
+        """The same as plain numbers, or ValueError naming what has no part in the recipe."""
         self._check_parts(recipe)
         decay = self.weight_decay if self.predictor_weight_decay is None else self.predictor_weight_decay
-        number("lr", self.lr, above=0)
-        number("predictor_lr_ratio", self.predictor_lr_ratio, above=0)
-        number("weight_decay", self.weight_decay, low=0)
-        number("predictor_weight_decay", decay, low=0)
-        for name in ("ema_decay", "objective_share", "symmetrise", "memory"):
-            number(name, getattr(self, name), low=0, high=1)
-        number("epsilon", self.epsilon, low=0)
-        number("offset", self.offset)
-        if self.symmetrise not in (0, 1):
-            raise ValueError(f"symmetrise: expected 0 or 1, got {self.symmetrise!r}")
-        plain = self._replace(predictor_weight_decay=decay)
-        return Knobs(*map(float, plain))._replace(every=whole_number("every", self.every))
+        plain = {name: float(value) for name, value in (self.named() | {"predictor_weight_decay": decay}).items()}
+        return Knobs(**plain | {"every": int(self.every)})
 
     def _check_parts(self, recipe: Recipe) -> None:
         ruled = recipe.rule != "gradient"
@@ -177,14 +193,17 @@ class Knobs(NamedTuple):
             "every": (ruled, "a rule that sets the predictor"),
         }
         for name, (has_part, words) in needed.items():
-            if not has_part and getattr(self, name) != Knobs._field_defaults[name]:
+            if not has_part and getattr(self, name) != getattr(Knobs, name):
                 raise ValueError(f"{name}: it belongs to {words}")
 
 
 def stacked(knobs: "list[Knobs]") -> Knobs:
     """Checked knobs of several settings as arrays [settings]."""
-    return Knobs(*(jnp.asarray(np.array(values), jnp.int32 if name == "every" else jnp.float32)
-                   for name, values in zip(Knobs._fields, zip(*knobs, strict=True), strict=True)))  # fmt: skip
+    kinds = {"every": jnp.int32}
+    columns = {name: [getattr(each, name) for each in knobs] for name in Knobs().named()}
+    return Knobs(
+        **{name: jnp.asarray(np.array(values), kinds.get(name, jnp.float32)) for name, values in columns.items()}
+    )
 
 
 def optimizers(recipe: Recipe, knobs: Knobs) -> tuple[optax.GradientTransformation, optax.GradientTransformation]:

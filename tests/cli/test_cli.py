@@ -361,5 +361,5 @@ def test_train_and_the_library_have_the_same_defaults():
             assert getattr(settings, field.name) == getattr(recipe, field.name), field.name
     for field in dataclasses.fields(Augmentation):
         assert getattr(settings, field.name) == getattr(recipe.augmentation, field.name), field.name
-    for name, value in knobs._asdict().items():
+    for name, value in knobs.named().items():
         assert getattr(settings, name) == (() if value is None else (value,)), name

@@ -84,7 +84,7 @@ def test_a_step_is_the_papers_procedure(method):
 
 
 def test_mixed_descends_the_weighted_sum():
-    knobs = PLAIN._replace(objective_share=0.3)
+    knobs = PLAIN.with_(objective_share=0.3)
     program, state, batch = one_run(LINEAR.with_(system="mixed"), knobs)
     state = state._replace(teacher=jax.tree.map(lambda leaf: 0.5 * leaf, state.teacher))
     a, b, c = matrices(state)
@@ -107,7 +107,7 @@ def test_both_sides_and_unit_vectors():
 
 @pytest.mark.parametrize("rule", ["directpred", "directpred_released", "directcopy", "least_squares"])
 def test_rules_set_the_predictor_from_moving_correlations(rule):
-    knobs = PLAIN._replace(epsilon=0.1, offset=0.02 if rule == "directpred" else 0.0, memory=0.4, every=2)
+    knobs = PLAIN.with_(epsilon=0.1, offset=0.02 if rule == "directpred" else 0.0, memory=0.4, every=2)
     program, state, batch = one_run(LINEAR.with_(system="ema", rule=rule), knobs)
     correlation, cross = np.zeros((N, N)), np.zeros((N, N))
     for taken in range(4):
@@ -134,7 +134,7 @@ def test_rules_set_the_predictor_from_moving_correlations(rule):
 
 
 def test_symmetrised_predictors_are_symmetric():
-    knobs = PLAIN._replace(symmetrise=1)
+    knobs = PLAIN.with_(symmetrise=1)
     program, state, batch = one_run(LINEAR.with_(system="sg"), knobs)
     state, _ = step(program, state, knobs, batch)
     b = matrices(state)[1]
@@ -146,7 +146,7 @@ def test_symmetrised_predictors_are_symmetric():
 
 
 def test_sgd_decays_before_the_momentum():
-    knobs = PLAIN._replace(predictor_lr_ratio=2.0)
+    knobs = PLAIN.with_(predictor_lr_ratio=2.0)
     first, second = optimizers(LINEAR.with_(momentum=0.9), knobs)
     for optimizer, lr, decay in ((first, 0.05, 0.03), (second, 0.1, 0.035)):
         weight = want = jnp.array([1.0, -2.0])
@@ -176,7 +176,7 @@ def test_adamw_decays_outside():
 
 def test_schedules_of_learning_rate_and_teacher():
     recipe = LINEAR.with_(steps=100, schedule="cosine", warmup=0.1, ema_schedule="cosine", system="ema")
-    first, _ = optimizers(recipe, PLAIN._replace(weight_decay=0.0))
+    first, _ = optimizers(recipe, PLAIN.with_(weight_decay=0.0))
     memory, sizes = first.init(jnp.zeros(1)), []
     for _ in range(100):
         update, memory = first.update(jnp.ones(1), memory, jnp.zeros(1))
@@ -297,7 +297,7 @@ def test_the_update_field_is_a_gradient_for_the_objective_alone():
         defect = network_defect(program, state, PLAIN, batch, probes=32, key=jax.random.key(3))
         if method == "objective":
             # α_p ≠ 1 rescales the predictor: no gradient, so take it away.
-            plain = PLAIN._replace(predictor_lr_ratio=1.0)
+            plain = PLAIN.with_(predictor_lr_ratio=1.0)
             assert network_defect(program, state, plain, batch, probes=32, key=jax.random.key(3)).value < 1e-10
         assert defect.value > 0.05
     program, state, batch = one_run(LINEAR.with_(system="sg"), PLAIN)

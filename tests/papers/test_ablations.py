@@ -58,7 +58,7 @@ def test_cells_with_one_program_share_it():
     assert len(table.cells) == 16
     assert len(jobs) == 4
     for count in range(1, 23):
-        chunks = ablations._chunks([ablations.KNOBS._replace(epsilon=float(i)) for i in range(count)])
+        chunks = ablations._chunks([ablations.KNOBS.with_(epsilon=float(i)) for i in range(count)])
         assert len({len(chunk) for chunk in chunks}) == 1
         assert len(chunks[0]) <= 5
         assert list(dict.fromkeys(knob.epsilon for chunk in chunks for knob in chunk)) == list(range(count))

@@ -225,7 +225,7 @@ def run_tables(
     jobs: dict[_Job, dict[Knobs, None]] = {}
     for table in tables:
         for cell in table.cells:
-            jobs.setdefault(_job(table, cell, fast, data), {})[table.knobs._replace(**cell.knobs)] = None
+            jobs.setdefault(_job(table, cell, fast, data), {})[table.knobs.with_(**cell.knobs)] = None
     whole = sum(job.recipe.steps * _padded(len(knobs)) * seeds for job, knobs in jobs.items())
     done = 0
     runs: dict[tuple[_Job, Knobs], xr.Dataset] = {}
@@ -270,7 +270,7 @@ def _chunks(settings: list[Knobs]) -> list[list[Knobs]]:
 
 def _joined(table: Table, runs: dict[tuple[_Job, Knobs], xr.Dataset], fast: bool, data: str | None) -> xr.Dataset:
     """The table's cells side by side."""
-    parts = [runs[_job(table, cell, fast, data), table.knobs._replace(**cell.knobs)] for cell in table.cells]
+    parts = [runs[_job(table, cell, fast, data), table.knobs.with_(**cell.knobs)] for cell in table.cells]
     joined: Any = xr.concat(parts, "cell", combine_attrs="override")
     joined = joined.assign_coords(time=joined["time"] / joined["time"][-1]).rename(time="share")
     joined = joined.assign_coords({
