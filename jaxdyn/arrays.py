@@ -48,6 +48,12 @@ def is_traced(*values: Any) -> bool:
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values))
 
 
+def refuse_traced(name: str, *values: Any) -> None:
+    """ValueError for what is computed on the host and was called inside jit, vmap or grad."""
+    if is_traced(*values):
+        raise ValueError(f"{name}: this cannot be traced by jit, vmap or grad; pass numbers")
+
+
 def float_dtype(value: Any) -> np.dtype:
     """The value's own floating dtype, or JAX's default one for integers and Python numbers."""
     if hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.floating):

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ..arrays import floating_state, in_float64
+from ..arrays import floating_state, in_float64, refuse_traced
 from ..checks import checked_arguments, number
 from ..schedules import is_scheduled
-from ..solve.methods.procedure import Optimizer
-from .linearise import Linearisation, linearise
+from ..solve.methods.procedure import Optimizer, check_optimizer, transformation
+from .linearise import MANY, Linearisation, linearise
 
 _GRID = 200  # points of the first look
 _HALVINGS = 60
@@ -40,7 +40,8 @@ def largest_lr(
         The learning rate; 0 where the procedure is unstable at `low` already, infinity where it is stable up to `high`.
 
     Raises:
-        ValueError: where the linearisation at `low` decides nothing, for `linearise`'s reasons.
+        ValueError: where the linearisation at `low` decides nothing, for `linearise`'s reasons, or the optimizer does
+            nothing with its learning rate.
 
     Example:
         >>> halve = lambda state, data, lr: state - lr * data * state
@@ -49,6 +50,7 @@ def largest_lr(
 
     Source: P §4 (the procedures); T App. B (weight decay and momentum of the experiments).
     """
+    refuse_traced("system, state, data", system, state, data)
     low = number("low", low, above=0)
     high = number("high", high, above=low)
     if isinstance(optimizer, optax.GradientTransformation):
@@ -56,6 +58,8 @@ def largest_lr(
     if is_scheduled(system):
         raise ValueError("system: a schedule has no equilibrium; take its numbers at one step, jd.at(system, step)")
     state = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), floating_state(state)[0])
+    if optimizer is not None:
+        _check_uses_lr(system, state, optimizer, low, high)
     bound = _bound(system)
     high = min(high, bound)
     at = jax.jit(jax.vmap(functools.partial(_at, system, state, data, optimizer)))
@@ -81,6 +85,21 @@ def largest_lr(
 
 def _at(system: Any, state: Any, data: Any, optimizer: Any, lr: Any) -> Linearisation:
     return linearise(system, state, data, lr=lr, optimizer=optimizer)
+
+
+def _check_uses_lr(system: Any, state: Any, optimizer: Optimizer, low: float, high: float) -> None:
+    """ValueError for an optimizer whose updates are the same at both learning rates, after many steps."""
+    check_optimizer(system, optimizer)
+    learned = system.learns(state)
+    gradient = jax.tree.map(jnp.ones_like, learned)
+
+    def update(lr: float):
+        chosen = transformation(optimizer, lr)
+        late = lambda leaf: jnp.full_like(leaf, MANY) if jnp.issubdtype(leaf.dtype, jnp.integer) else leaf  # noqa: E731
+        return jax.tree.leaves(chosen.update(gradient, jax.tree.map(late, chosen.init(learned)), learned)[0])
+
+    if all((one == other).all() for one, other in zip(update(low), update(high), strict=True)):
+        raise ValueError("optimizer: its steps do not depend on the learning rate that it is given")
 
 
 def _bound(system: Any) -> float:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..arrays import is_traced, real_numbers
+from ..arrays import is_traced, real_numbers, refuse_traced
 from ..checks import checked_arguments, told
 from ..moments import Moments
 from ..solve.flow import flow
@@ -52,6 +52,7 @@ def modes_of(moments: Moments) -> JointModes:
 
     Source: Jacobi rotations for a set of symmetric matrices (Cardoso & Souloumiac 1996).
     """
+    refuse_traced("moments", moments)
     x, y = np.asarray(moments.xx, np.float64), np.asarray(moments.yx, np.float64)
     pair = np.stack([x, (y + y.T) / 2])
     scale = np.linalg.norm(pair, axis=(1, 2), keepdims=True)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, PRNGKeyArray
 
-from ..arrays import random_key
+from ..arrays import random_key, refuse_traced
 from ..checks import checked_arguments, whole_number
 from ..moments import Moments, check_views
 from .augment import Augmentation
@@ -56,6 +56,7 @@ def views_of(
     Raises:
         ValueError: if the samples vary in fewer than m dimensions, or cannot be augmented so.
     """
+    refuse_traced("data", data)
     m = None if m is None else whole_number("m", m)
     key = None if key is None else random_key("key", key)
     flat = lambda part: np.asarray(part, np.float64).reshape(len(part), -1)  # noqa: E731

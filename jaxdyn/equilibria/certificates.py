@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import scipy.linalg
 
-from ..arrays import real_numbers
+from ..arrays import real_numbers, refuse_traced
 from ..checks import checked_arguments, whole_number
 from ..moments import Moments
 from ..systems.siamese import MovingAverage, Objective, Siamese
@@ -62,6 +62,7 @@ def certify(gram: np.ndarray, rank: int, n: int, system: Siamese, moments: Momen
     """
     if balls is None:
         raise ValueError("certify: needs python-flint; install it with pip install 'jaxdyn[certify]'")
+    refuse_traced("system, moments", system, moments)
     gram = real_numbers("gram", gram)
     if gram.shape != (moments.m, moments.m) or not np.isfinite(gram).all():
         raise ValueError(f"gram: expected finite numbers [{moments.m}, {moments.m}], got shape {gram.shape}")

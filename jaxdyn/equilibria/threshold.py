@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..analysis.linearise import Verdict, linearise
-from ..arrays import in_float64
+from ..arrays import in_float64, refuse_traced
 from ..checks import checked_arguments, expected, whole_number
 from ..moments import Moments
 from ..systems.siamese import MovingAverage, Objective, Siamese, StopGradient
@@ -107,6 +107,7 @@ def collapse_threshold(
 
     Source: m = 1: λ* = τ²/(4ρ) (P Prop 4.11); m > 1 is ours.
     """
+    refuse_traced("moments", system, moments)
     if not isinstance(system, StopGradient | MovingAverage):
         why = "; the objective collapses at every weight decay (P Lemma 4.3)" if isinstance(system, Objective) else ""
         raise ValueError(f"system: expected StopGradient or MovingAverage, got {type(system).__name__}{why}")

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from ..arrays import refuse_traced
 from ..checks import checked_arguments, expected, whole_number
 from ..data.base import Dataset, Split, to_device
 from ..provenance import provenance
@@ -67,6 +68,7 @@ def train(
     settings = [settings] if isinstance(settings, Knobs) else settings
     for each in settings if isinstance(settings, Sequence) else (settings,):
         expected("settings", each, Knobs)
+    refuse_traced("settings, dataset", settings, dataset)
     if checkpoint is not None and not str(checkpoint):
         raise ValueError("checkpoint: expected the name of a folder, got nothing")
     if recipe.batch > len(dataset.train):
@@ -184,7 +186,7 @@ class _Runs:
             values = np.stack([each[name] for each in history])
             extra = ("mode",) if values.ndim == 4 else ()
             variables[name] = (("time", "seed", "setting", *extra), values, {"long_name": LONG_NAMES[name]})
-        for name in Knobs._fields:
+        for name in self.settings[0].named():
             values = np.array([float(getattr(each, name)) for each in self.settings])
             variables[f"knob_{name}"] = ("setting", values, {"long_name": name.replace("_", " ")})
         coordinates = {"time": ("time", np.array(times), {"units": "step"}), "seed": list(self.seeds)}

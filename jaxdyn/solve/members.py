@@ -8,7 +8,7 @@ from typing import Any, TypeAlias, TypeVar
 import jax
 import numpy as np
 
-from ..arrays import real_numbers, traceable
+from ..arrays import is_traced, real_numbers, traceable
 from ..engines.base import in_jax_dtype
 from ..systems.base import check_with
 from .methods.base import Held, Skeleton
@@ -24,6 +24,10 @@ def in_states_precision(function: Function) -> Function:
 
     @functools.wraps(function)
     def wrapped(system: Any, states: Any, *arguments: Any, **options: Any) -> Any:
+        if is_traced(system, states, arguments, options):
+            raise ValueError(
+                "states: an ensemble runs on the host; inside jit, vmap or grad take jax.vmap of the one trial"
+            )
         double = any(getattr(leaf, "dtype", None) in (None, np.float64) for leaf in jax.tree.leaves(states))
         with jax.enable_x64(double or bool(jax.config.read("jax_enable_x64"))):
             return function(system, states, *arguments, **options)

@@ -25,6 +25,8 @@ from ..checks import number, whole_number
 from ..moments import Moments
 from ..schedules import Schedule, as_schedule, at, is_scheduled
 
+_SLACK = 1e-6  # of ema_rate·lr, a product of two roundings
+
 if TYPE_CHECKING:  # what fields and steps see: runners replace schedules by their numbers
     Scalar = float | Float[Array, ""]
 else:
@@ -301,7 +303,7 @@ class MovingAverage(Siamese):
         if is_traced(self.ema_rate, lr) or is_scheduled((self.ema_rate, lr)):
             return
         product = np.max(np.asarray(self.ema_rate) * np.asarray(lr))
-        if not product <= 1 + 1e-6:
+        if not product <= 1 + _SLACK:
             raise ValueError(f"ema_rate: expected ema_rate * lr <= 1 (a decay in [0, 1]), got {product:g}")
 
     def teacher(self, state: TeacherState) -> Float[Array, "n m"]:
@@ -316,7 +318,9 @@ class MovingAverage(Siamese):
 
     def advance(self, state: TeacherState, update: StudentState, lr: Scalar) -> TeacherState:
         encoder = state.encoder + update.encoder
-        teacher = state.teacher + self.ema_rate * lr * (encoder - state.teacher)
+        share = self.ema_rate * lr
+        share = jnp.where(share <= 1 + _SLACK, share, jnp.nan)  # traced rates: a negative decay is no procedure
+        teacher = state.teacher + share * (encoder - state.teacher)
         return TeacherState(encoder, state.predictor + update.predictor, teacher)
 
 

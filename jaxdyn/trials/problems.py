@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..arrays import in_float64, traceable
+from ..arrays import in_float64, refuse_traced, traceable
 from ..checks import number, one_of, whole_number, yes_or_no
 from ..engines.blocks import blockwise
 from ..equilibria.census import census, equilibria
@@ -53,6 +53,7 @@ class Given:
             )
         if not isinstance(self.moments, Moments):
             raise ValueError(f"moments: expected Moments, got {type(self.moments).__name__}")
+        refuse_traced("system, moments", self.system, self.moments)
         number("lr", self.lr, above=0)
         self.system.check_lr(self.lr)
         if self.census is None:

@@ -100,6 +100,27 @@ def test_adam_at_rest_is_said_in_words():
         jd.largest_lr(system, state, MOMENTS, optimizer=optax.adam)
 
 
+def test_an_optimizer_deaf_to_its_learning_rate_is_refused():
+    system = jd.MovingAverage(0.05, ema_rate=0.05)
+    state = jd.equilibria(system, MOMENTS).stable[-1].state
+    with pytest.raises(ValueError, match="optimizer: its steps do not depend on the learning rate"):
+        jd.largest_lr(system, state, MOMENTS, optimizer=lambda lr: optax.sgd(0.1))
+    warm = lambda lr: optax.sgd(optax.linear_schedule(0.0, lr, 100))  # noqa: E731  (its first step is zero)
+    plain = jd.largest_lr(system, state, MOMENTS)
+    assert jd.largest_lr(system, state, MOMENTS, optimizer=warm) == pytest.approx(plain, rel=1e-6)
+
+
+def test_a_traced_rate_beyond_the_teachers_is_no_procedure():
+    """ema_rate·lr > 1 is refused where it is seen, and NaN where it is traced."""
+    system = jd.MovingAverage(0.05, ema_rate=2.0)
+    state = jd.equilibria(system, MOMENTS).stable[-1].state
+    rates = jnp.array([0.1, 0.5, 0.6])
+    found = jax.vmap(lambda lr: jd.linearise(system, state, MOMENTS, lr=lr))(rates)
+    assert np.asarray(found.doubt).tolist() == [jd.Doubt.NONE] * 2 + [jd.Doubt.NOT_FINITE]
+    ended = jax.vmap(lambda lr: jd.descend(system, state, MOMENTS, lr=lr, steps=3).status)(rates)
+    assert np.asarray(ended).tolist() == [jd.Status.COMPLETED] * 2 + [jd.Status.DIVERGED]
+
+
 def test_what_is_no_equilibrium_gets_no_verdict():
     system = jd.StopGradient(0.05)
     state = jd.equilibria(system, MOMENTS).stable[-1].state

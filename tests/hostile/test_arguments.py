@@ -120,6 +120,38 @@ def test_nonsense_is_refused_by_name(name, parameter, value, tmp_path, monkeypat
     assert not any(tmp_path.iterdir())
 
 
+def numbers_of(value):
+    """The places of a value's floating numbers, and all its leaves."""
+    leaves, structure = jax.tree.flatten(value)
+    places = [k for k, leaf in enumerate(leaves) if isinstance(leaf, float | np.ndarray | jax.Array)]
+    places = [k for k in places if jnp.issubdtype(getattr(leaves[k], "dtype", np.float64), np.floating)]
+    return places, leaves, structure
+
+
+def traceable():
+    for name in public_functions():
+        for parameter, value in CALLS[name]().items():
+            if numbers_of(value)[0]:
+                yield pytest.param(name, parameter, id=f"{name}-{parameter}")
+
+
+@pytest.mark.parametrize(("name", "parameter"), [*traceable()])
+def test_a_traced_argument_works_or_is_refused(name, parameter):
+    arguments = CALLS[name]()
+    places, leaves, structure = numbers_of(arguments[parameter])
+
+    def call(numbers):
+        traced = dict(zip(places, numbers, strict=True))
+        value = jax.tree.unflatten(structure, [traced.get(k, leaf) for k, leaf in enumerate(leaves)])
+        try:
+            getattr(jd, name)(**(arguments | {parameter: value}))
+        except ValueError as error:
+            assert re.match(r"[a-z_0-9, ]+: ", str(error)), error  # noqa: PT017  (either is right)
+            assert "\n" not in str(error)  # noqa: PT017
+
+    jax.jit(call)([leaves[k] for k in places])
+
+
 def test_traced_values_are_refused_or_judged():
     """A traced number that makes no sense gives no verdict and no result that looks right."""
     found = jax.vmap(lambda lr: jd.linearise(HALVE, jnp.zeros(1), None, lr=lr))(jnp.array([-1.0, jnp.nan, 0.5]))
