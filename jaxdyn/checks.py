@@ -79,7 +79,10 @@ def one_of(name: str, value: Any, choices: Sequence[str]) -> str:
 
 
 def checked_arguments(function: Function) -> Function:
-    """The function, which refuses arguments that are not of the kinds its annotations say; ValueError."""
+    """The function, which refuses arguments that are not of the kinds its annotations say; ValueError.
+
+    RuntimeError in the child of a fork, where it would hang.
+    """
     signature = inspect.signature(function)
 
     @functools.cache
@@ -89,6 +92,11 @@ def checked_arguments(function: Function) -> Function:
 
     @functools.wraps(function)
     def wrapped(*arguments: Any, **options: Any) -> Any:
+        if os.getpid() != _first_process():
+            raise RuntimeError(
+                "jaxdyn was used before this process was forked, and JAX's threads do not outlive a fork: every call "
+                'would hang; start processes by multiprocessing.get_context("spawn")'
+            )
         bound = signature.bind(*arguments, **options)
         for name, value in bound.arguments.items():
             several = signature.parameters[name].kind in (
@@ -100,6 +108,12 @@ def checked_arguments(function: Function) -> Function:
         return function(*arguments, **options)
 
     return wrapped  # type: ignore[return-value]
+
+
+@functools.cache
+def _first_process() -> int:
+    """The process that first called a public function."""
+    return os.getpid()
 
 
 def _kinds(hint: Any) -> tuple[Any, ...] | None:
