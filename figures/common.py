@@ -16,7 +16,7 @@ def main(id: str, description: str | None, parameters: dict[str, Any]) -> None:
     parser.add_argument("--fast", action="store_true", help="small sizes")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="change a parameter")
     options = parser.parse_args()
-    from jaxdyn.papers.figures import PICTURES
+    from jaxdyn.papers.figures.gallery import PICTURES
 
     picture = PICTURES[id]
     changed = {name: value for name, value in parameters.items() if value != picture.parameters[name]}

@@ -9,6 +9,7 @@ import os
 import sys
 
 from .. import __version__
+from ..caching import keep_xla_programs
 from .interrupt import MESSAGE, listen
 
 COMMANDS = {
@@ -76,6 +77,7 @@ def _run(arguments: list[str]) -> int:
 def entry() -> None:
     """The console script: `main`, then exit with its status."""
     listen()
+    keep_xla_programs()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller

@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     if changes and (len(set(settings.ids)) != 1 or "all" in settings.ids):
         raise ValueError("set: it changes one figure; give one id")
 
-    from ..papers.figures import PICTURES
+    from ..papers.figures.gallery import PICTURES
     from ..papers.figures.making import make_figure
 
     if settings.list:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import llvmlite
 import llvmlite.binding as llvm
 
+from ...caching import cache_folder, forget_oldest, is_private, made_private
 from .kernel import Kernel
 
 
@@ -55,7 +56,7 @@ def compile_kernel(kernel: Kernel, *, cache: Path | None = None) -> Compiled:
     module.verify()
     module.triple = llvm.get_process_triple()
     module.data_layout = str(machine.target_data)
-    cache = cache_folder() if cache is None else cache
+    cache = cache_folder("kernels") if cache is None else cache
     path = cache / f"{key}.o" if cache else None
     stored = _read(path)
     if stored is None:
@@ -81,22 +82,6 @@ def _optimise(module: Any, machine: Any) -> None:
 
 
 _DIGEST = 32  # bytes at the start of a stored file
-_KEPT = 500  # files; the oldest go
-
-
-def cache_folder() -> Path | None:
-    """$JAXDYN_CACHE_DIR (empty: no cache), or a folder of the user's cache."""
-    given = os.environ.get("JAXDYN_CACHE_DIR")
-    if given is not None:
-        return Path(given).expanduser().absolute() if given else None
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "jaxdyn" / "kernels"
-
-
-def _is_private(place: Path) -> bool:
-    """Whether nobody else can write here: what lies in the cache is run as machine code."""
-    about = place.stat()
-    return not hasattr(os, "geteuid") or (about.st_uid == os.geteuid() and not about.st_mode & 0o022)
 
 
 def _digest(path: Path, code: bytes) -> bytes:
@@ -107,7 +92,7 @@ def _digest(path: Path, code: bytes) -> bytes:
 def _read(path: Path | None) -> bytes | None:
     """Stored machine code, if it is whole and ours: LLVM ends the process over a damaged file."""
     try:
-        if path is None or not (_is_private(path.parent) and _is_private(path)):
+        if path is None or not (is_private(path.parent) and is_private(path)):
             return None
         content = path.read_bytes()
     except OSError:
@@ -120,15 +105,12 @@ def _write(path: Path | None, code: bytes) -> None:
     if path is None:
         return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not _is_private(path.parent):
+        if not made_private(path.parent):
             return
         partial = path.with_suffix(f".{os.getpid()}.partial")
         with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(_digest(path, code) + code)
         partial.replace(path)
-        kept = sorted(path.parent.glob("*.o"), key=lambda file: file.stat().st_mtime)
-        for file in kept[:-_KEPT]:
-            file.unlink(missing_ok=True)
+        forget_oldest(path.parent, "*.o")
     except OSError:
         pass  # a cache that cannot be written is no cache

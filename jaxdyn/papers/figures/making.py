@@ -5,8 +5,8 @@ from typing import Any
 
 from ...checks import checked_arguments
 from ...storage import check_folder, staged_files
-from . import PICTURES
 from .base import make
+from .gallery import PICTURES
 
 
 @checked_arguments

@@ -165,7 +165,7 @@ def test_a_progress_function_that_fails_stops_the_run():
 def test_machine_code_is_kept_on_disk(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXDYN_CACHE_DIR", str(tmp_path / "new"))
     end = run(lambda x, p: x * 1.25 + p, None, np.ones(3), np.ones(3), 3).states
-    (stored,) = (tmp_path / "new").iterdir()
+    (stored,) = (tmp_path / "new" / "kernels").iterdir()
     code = stored.read_bytes()
     compiled = []
     monkeypatch.setattr(native, "_optimise", lambda *_: compiled.append(1))
