@@ -8,8 +8,11 @@ Progress: TypeAlias = Callable[[int], Any]
 
 
 @contextmanager
-def progress_bar(total: int, label: str, unit: str = "trial") -> Generator[Progress]:
-    """A bar on the terminal's error stream, or in the notebook; yields a function of how much was newly done."""
+def progress_bar(total: int | None, label: str, unit: str = "trial") -> Generator[Progress]:
+    """A bar on the terminal's error stream, or in the notebook; yields a function of how much was newly done.
+
+    Without a total it counts.
+    """
     import tqdm.auto
     import tqdm.notebook
 

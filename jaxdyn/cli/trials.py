@@ -9,10 +9,11 @@ from typing import Any, Literal, TypeVar
 
 import tyro
 
-from ..checks import one_of, whole_number
+from ..checks import number, one_of, whole_number
 from ..names import DTYPES, ENGINES, SYSTEMS
 from ..progress import progress_bar
 from ..storage import check_folder, save_dataset, save_figure, save_settings, staged
+from ..trials.laws import Law
 from ..trials.scalar_laws import ScalarLaws
 from ..trials.starts import Starts, Stopping
 from .settings import as_toml, read_settings
@@ -49,6 +50,11 @@ class Settings(ScalarLaws, Starts, Stopping):
     """Also vary the initial law, n and ema_decay of SG and EMA: a figure of the family around the published pair."""
     sensitivity_trials: int = 2000
     """Trials of each setting in --sensitivity."""
+    fit: tuple[float, float] | None = None
+    """Percentages of SG and EMA on the outer sphere, such as 82.0 92.8: first find the half-width of a uniform starting
+    law and the teacher's decay that give them, say so, and run with these."""
+    fit_trials: int = 4000
+    """Trials of each setting that --fit tries."""
     out: Path = Path("results/trials")
     """Folder for the data, the settings and the figures."""
     force: bool = False
@@ -74,6 +80,7 @@ class Settings(ScalarLaws, Starts, Stopping):
             whole_number("batch_size", self.batch_size)
         if self.sensitivity_trials != Settings.sensitivity_trials and not self.sensitivity:
             raise ValueError("sensitivity_trials: it belongs to --sensitivity")
+        self._check_fit()
         if self.ema_decay != ScalarLaws.ema_decay and "ema" not in self.systems and not self.sensitivity:
             raise ValueError(f"ema_decay: it belongs to system ema, got {self.ema_decay!r} for {self.systems}")
         if self.ema_rises_over is not None:
@@ -82,6 +89,23 @@ class Settings(ScalarLaws, Starts, Stopping):
                 raise ValueError("ema_rises_over: it belongs to system ema")
             if self.sensitivity:
                 raise ValueError("ema_rises_over: --sensitivity varies constant decays")
+
+    def _check_fit(self) -> None:
+        whole_number("fit_trials", self.fit_trials)
+        if self.fit is None:
+            if self.fit_trials != Settings.fit_trials:
+                raise ValueError("fit_trials: it belongs to --fit")
+            return
+        for each in self.fit:
+            if not 0 < number("fit", each) < 100:
+                raise ValueError(f"fit: expected percentages between 0 and 100, got {each:g}")
+        if {"sg", "ema"} - {*self.systems}:
+            raise ValueError("fit: it is a pair of systems sg and ema, which --systems leaves out")
+        for name in ("encoder", "predictor"):
+            if getattr(self, name) != Law.parse(getattr(Starts, name)):
+                raise ValueError(f"{name}: --fit chooses it")
+        if self.ema_decay != ScalarLaws.ema_decay or self.ema_rises_over is not None:
+            raise ValueError("ema_decay: --fit chooses it, a constant")
 
     def part(self, kind: type[Part], **changes: Any) -> Part:
         """The settings that are of one kind: `ScalarLaws`, `Starts` or `Stopping`."""
@@ -99,6 +123,8 @@ def main(arguments: list[str]) -> int:
     from ..trials.run import run_trials
     from ..trials.shares import table
 
+    if settings.fit is not None:
+        settings = _fitted(settings, settings.fit)
     starts, stopping, results = settings.part(Starts), settings.part(Stopping), {}
     for system in settings.systems:
         changes: dict[str, Any] = {"system": system}
@@ -112,7 +138,10 @@ def main(arguments: list[str]) -> int:
                 seed=settings.seed, engine=settings.engine, dtype=settings.dtype, batch_size=settings.batch_size,
                 progress=progress,
             )  # fmt: skip
-    files = {"trials.nc": _together(results), "trajectories.nc": portrait()}
+    files = {"trials.nc": _together(results)}
+    results = {system: files["trials.nc"].sel(system=system) for system in results}  # views of what is held once
+    if (problem := _typical(results, settings)) is not None:
+        files["trajectories.nc"] = portrait(**problem)
     if settings.sensitivity:
         files["sensitivity.nc"] = _sensitivity(settings)
     with staged(folder, force=settings.force) as stage:
@@ -133,21 +162,56 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _together(results: Any):
-    """One dataset of all systems, the draws they share without the system axis."""
+def _fitted(settings: Settings, pair: tuple[float, float]) -> Settings:
+    """The settings with the starting law and the decay that give the pair, which are told."""
+    from ..papers.published import PUBLISHED_TRIALS
+    from ..trials.fit import Fitted, fit_pair
+
+    def told(found: Fitted) -> str:
+        low, high = (f"{end:.4g}" if end is not None else "beyond what was tried" for end in (found.low, found.high))
+        return f"{found.value:.4g} ({low} – {high})"
+
+    with progress_bar(None, "fit") as progress:
+        fits = fit_pair(
+            pair[0] / 100, pair[1] / 100, settings.fit_trials, published_trials=PUBLISHED_TRIALS,
+            problem=settings.part(ScalarLaws), starts=settings.part(Starts), stopping=settings.part(Stopping),
+            seed=settings.seed, engine=settings.engine, batch_size=settings.batch_size, progress=progress,
+        )  # fmt: skip
+    print(f"settings that give SG {pair[0]:g} % and EMA {pair[1]:g} %, with 95 % intervals "
+          f"(of {PUBLISHED_TRIALS:,} and {settings.fit_trials:,} trials):")  # fmt: skip
+    for each in fits:
+        decays = " or ".join(f"α = {told(decay)}" for decay in each.decays)
+        none = f"EMA cannot: {100 * each.ema_low:.1f} – {100 * each.ema_high:.1f} % over all α"
+        print(f"  A(0), B(0) from uniform(-h, h), h = {told(each.half_width)}; {decays or none}")
+    usable = [each for each in fits if each.decays]
+    if not usable:
+        raise ValueError(f"fit: no α gives EMA {pair[1]:g} % where SG has {pair[0]:g} %")
+    half, decay = (float(f"{each.value:.4g}") for each in (usable[0].half_width, usable[0].decays[0]))
+    law = Law("uniform", (-half, half))
+    print(f"the run below has h = {half:g}, α = {decay:g}\n")
+    return dataclasses.replace(settings, encoder=law, predictor=law, ema_decay=decay, fit=None,
+                               fit_trials=Settings.fit_trials)  # fmt: skip
+
+
+def _together(results: dict[str, Any]):
+    """One dataset of all systems, draws that they share without the system axis; takes the columns out of `results`."""
+    import numpy as np
     import xarray as xr
 
     shared = ["rho", "tau", "weight_decay", "lr", "discriminant", "epsilon", "start_radius"]
     first = next(iter(results.values()))
-    parts = [dataset.drop_vars(shared) for dataset in results.values()]
-    joined = xr.concat(parts, xr.Variable("system", list(results)), combine_attrs="drop")
-    together = xr.merge([first[shared], joined], combine_attrs="drop")
-    for name, variable in together.data_vars.items():
-        variable.attrs.update(first[name].attrs)
-    own = json.loads(first.attrs["settings"]) | {"system": list(results)}
-    return together.assign_attrs(
-        first.attrs | {"title": "m = 1 trials", "system": ", ".join(results), "settings": json.dumps(own)}
-    )
+    columns: dict[str, Any] = {}
+    for name in [*first.data_vars]:
+        about, values = first[name].attrs, [dataset[name].values for dataset in results.values()]
+        columns[name] = (
+            ("trial", values[0], about) if name in shared else (("system", "trial"), np.stack(values), about)
+        )
+        for system in results:
+            results[system] = results[system].drop_vars(name)
+    settings = json.loads(first.attrs["settings"]) | {"system": list(results)}
+    attributes = {"title": "m = 1 trials", "system": ", ".join(results), "settings": json.dumps(settings)}
+    coordinates = {"system": list(results), "trial": first["trial"]}
+    return xr.Dataset(columns, coordinates, first.attrs | attributes)
 
 
 def _sensitivity(settings: Settings):
@@ -161,15 +225,33 @@ def _sensitivity(settings: Settings):
         )  # fmt: skip
 
 
+def _typical(results: Any, settings: Settings) -> dict[str, Any] | None:
+    """The problem of the run's trial of median ε, among those with spheres, for `portrait`; None if there is none."""
+    import numpy as np
+
+    drawn = next(iter(results.values()))
+    fine = np.flatnonzero((drawn["discriminant"].values > 0) & (drawn["weight_decay"].values > 0))
+    if not fine.size:
+        return None
+    trial = fine[np.argsort(drawn["epsilon"].values[fine])[fine.size // 2]]
+    problem = {name: float(drawn[name].values[trial]) for name in ("rho", "tau", "weight_decay")}
+    lr = float(drawn["lr"].values[trial])
+    rho, tau, weight_decay = problem.values()
+    rate = (1 - settings.ema_decay) / lr
+    slowest = min(weight_decay, rate) if rate > 0 else weight_decay
+    return problem | {"ema_rate": rate, "lr": min(0.02, 0.1 * rho / tau**2), "t1": min(30 / slowest, 2000.0)}
+
+
 def _draw(folder: Path, files: Any, results: Any) -> list[Path]:
     from ..papers.published import PUBLISHED
     from ..plotting.style import figure
     from ..plotting.trials import outcome_map, sensitivity_panels, trajectory_panels
 
     written = []
-    with figure(1, 3, height=2.7) as (fig, axes):
-        trajectory_panels(axes, files["trajectories.nc"])
-        written += save_figure(fig, folder / "trajectories")
+    if "trajectories.nc" in files:
+        with figure(1, 3, height=2.7) as (fig, axes):
+            trajectory_panels(axes, files["trajectories.nc"])
+            written += save_figure(fig, folder / "trajectories")
     with figure(1, len(results), height=3.2) as (fig, axes):
         for ax, (system, dataset) in zip(axes, results.items(), strict=True):
             outcome_map(ax, dataset, system)

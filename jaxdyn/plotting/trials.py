@@ -7,21 +7,25 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 
 from ..names import SYSTEMS
 from ..trials.scalar import Outcome
 from .style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, RED, SKY
 
-# Colour and marker both tell the outcomes apart, so that grey print loses nothing.
+# Colour and marker both tell the outcomes apart, so that grey print loses nothing. Squares of the first two are bins.
 OUTCOME_STYLE = {
-    Outcome.OUTER: (BLUE, "o", 3),
-    Outcome.ORIGIN: (ORANGE, "v", 6),
+    Outcome.OUTER: (BLUE, "s", 20),
+    Outcome.ORIGIN: (ORANGE, "s", 20),
     Outcome.INNER: (BLACK, "*", 30),
     Outcome.UNDECIDED: (PURPLE, "s", 16),
     Outcome.OUT_OF_STEPS: (GREEN, "D", 14),
     Outcome.DIVERGED: (RED, "x", 16),
 }
 
+
+_SHARES = LinearSegmentedColormap.from_list("shares", [ORANGE, "#e8e8e8", BLUE])
+_SOLID = 8  # trials of a bin that is drawn in full colour
 
 _FIXED = {"rho": "ρ", "tau": "τ", "weight_decay": "λ", "ema_rate": "β"}
 
@@ -45,7 +49,7 @@ def trajectory_panels(axes: Sequence[Axes], dataset: xr.Dataset) -> None:
         ax.set_aspect("equal")
     axes[0].set_ylabel("$a_2$")
     fixed = json.loads(dataset.attrs["settings"])
-    numbers = ", ".join(f"{sign} = {fixed[name]:g}" for name, sign in _FIXED.items())
+    numbers = ", ".join(f"{sign} = {fixed[name]:.3g}" for name, sign in _FIXED.items())
     axes[0].figure.suptitle(f"one problem, {numbers}")
     handles, labels = axes[0].get_legend_handles_labels()
     from matplotlib.lines import Line2D
@@ -60,36 +64,45 @@ def trajectory_panels(axes: Sequence[Axes], dataset: xr.Dataset) -> None:
 
 
 def outcome_map(ax: Axes, dataset: xr.Dataset, system: str) -> None:
-    """Every trial at (ε, start radius), marked by its outcome."""
+    """Where trials end over (ε, start radius): the outer sphere's share of the resolved ones in bins, others marked.
+
+    Bins of few trials are pale. Trials without ε > 0 have no place, and their number is said.
+    """
+    epsilon, radius = dataset["epsilon"].values, dataset["start_radius"].values
     outcomes = dataset["outcome"].values
+    shown = np.isfinite(epsilon) & (epsilon > 0) & np.isfinite(radius)
+    if shown.any():
+        left, right = max(epsilon[shown].min(), 1e-6) / 1.3, max(0.25, min(epsilon[shown].max(), 1e3)) * 1.3
+        ax.set_xscale("log")
+        ax.set_xlim(left, right)
+        below = np.geomspace(min(left, 0.2), 0.25, 40)  # Δ = 0 is a border of bins
+        bins = np.concatenate([below, np.geomspace(0.25, right, 5)[1:]])
+        edges = [bins, np.linspace(0, max(radius[shown].max(), 1e-9) * 1.05, 25)]
+        place = lambda outcome: np.histogram2d(  # noqa: E731
+            np.clip(epsilon, left, right)[shown & (outcomes == outcome)],
+            radius[shown & (outcomes == outcome)],
+            bins=edges,
+        )[0]
+        outer, origin = place(Outcome.OUTER), place(Outcome.ORIGIN)
+        total = outer + origin
+        share = np.ma.masked_array(outer / np.maximum(total, 1), total == 0)
+        strength: Any = np.clip(total.T / _SOLID, 0.25, 1)
+        mesh = ax.pcolormesh(*edges, share.T, cmap=_SHARES, vmin=0, vmax=1, alpha=strength, rasterized=True)
+        bar = ax.figure.colorbar(mesh, ax=ax, pad=0.02, aspect=30)
+        bar.set_label("outer, share of resolved")
     for outcome, (colour, marker, size) in OUTCOME_STYLE.items():
         chosen = outcomes == outcome
         label = f"{outcome.name.lower().replace('_', ' ')} ({int(chosen.sum()):,})"
-        ax.scatter(
-            dataset["epsilon"].values[chosen],
-            dataset["start_radius"].values[chosen],
-            s=size,
-            c=colour,
-            marker=marker,
-            linewidths=0 if marker in "ovsD" else 0.9,
-            alpha=0.35 if outcome is Outcome.OUTER else 0.8,
-            label=label,
-            rasterized=True,
-        )
-    epsilon = dataset["epsilon"].values
-    drawn = epsilon[np.isfinite(epsilon) & (epsilon > 0)]
-    if drawn.size:
-        ax.set_xscale("log")
-        ax.set_xlim(max(drawn.min(), 1e-6) / 1.3, max(0.25, min(drawn.max(), 1e3)) * 1.3)
-    if drawn.size < epsilon.size:
-        missing = f"{epsilon.size - drawn.size:,} trials with ε = 0 or τ = 0 are not shown"
-        ax.annotate(missing, (0.02, 0.98), xycoords="axes fraction", va="top", fontsize=6.5)
+        marked = chosen & shown if marker != "s" or outcome is Outcome.UNDECIDED else np.zeros_like(shown)
+        lines = 0 if marker in "sD" else 0.9
+        ax.scatter(epsilon[marked], radius[marked], s=size, c=colour, marker=marker, linewidths=lines, label=label)
+    if missing := int((~shown).sum()):
+        told = f"{missing:,} trials with ε = 0 or τ = 0 are not shown"
+        ax.annotate(told, (0.02, 0.98), xycoords="axes fraction", va="top", fontsize=6.5)
     ax.axvline(0.25, color=GREY, lw=0.8, ls=":")
-    ax.set(title=SYSTEMS[system], xlabel="$\\varepsilon=\\lambda\\rho/\\tau^2$", ylabel="start radius $\\|a(0)\\|$")
-    legend = ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, handletextpad=0.2, columnspacing=1.0)
-    for handle in legend.legend_handles:
-        if handle is not None:
-            handle.set_alpha(1)
+    ax.annotate("Δ = 0", (0.25, 1.0), xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=6.5)
+    ax.set(title=SYSTEMS[system], xlabel=r"$\varepsilon=\lambda\rho/\tau^2$", ylabel=r"start radius $\|a(0)\|$")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, handletextpad=0.2, columnspacing=1.0)
 
 
 def sensitivity_panels(axes: Sequence[Axes], dataset: xr.Dataset, published: dict[str, float]) -> None:

@@ -262,12 +262,13 @@ class _Run:
         problem, start = self.problems[k], self.starts[k]
         classified = parts[0].classified
         variables: dict[str, Any] = {}
-        for name, (_, attributes) in classified.columns.items():
-            values = np.concatenate([part.classified.columns[name][0] for part in parts])
+        # A column is let go of where it was once it is in one piece: the whole is never held twice.
+        for name, attributes in {name: about for name, (_, about) in classified.columns.items()}.items():
+            values = np.concatenate([part.classified.columns.pop(name)[0] for part in parts])
             axes = ("trial", *attributes.get("axes", ()))
             variables[name] = (axes, values, {key: text for key, text in attributes.items() if key != "axes"})
-        for name in parts[0].columns:
-            variables[name] = ("trial", np.concatenate([part.columns[name] for part in parts]), _ATTRIBUTES[name])
+        for name in [*parts[0].columns]:
+            variables[name] = ("trial", np.concatenate([part.columns.pop(name) for part in parts]), _ATTRIBUTES[name])
         outcome = np.concatenate([part.classified.outcome for part in parts])
         flags = {"flag_values": np.arange(len(classified.names), dtype=outcome.dtype),
                  "flag_meanings": " ".join(classified.names)}  # fmt: skip

@@ -11,9 +11,12 @@ import matplotlib.image
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.collections import QuadMesh
 
-from jaxdyn.papers.figures import PICTURES, make, matrices
+from jaxdyn.papers.figures import matrices
 from jaxdyn.papers.figures import modes as tian
+from jaxdyn.papers.figures.base import make
+from jaxdyn.papers.figures.gallery import PICTURES
 from jaxdyn.papers.figures.making import make_figure
 from jaxdyn.papers.figures.portrait import portrait
 from jaxdyn.plotting.style import figure
@@ -129,15 +132,27 @@ def test_portrait_shows_what_it_claims():
 
 
 def test_outcome_map_shows_every_trial_once():
-    data = run_trials(ScalarLaws(), 100, stopping=Stopping(max_steps=5000))
+    """Resolved trials in bins, whose shares and strengths are counted here anew; the others marked."""
+    data = run_trials(ScalarLaws(), 400, stopping=Stopping(max_steps=2000))
+    epsilon, radius, outcome = (data[name].values for name in ("epsilon", "start_radius", "outcome"))
     with figure(1, 2) as (_, axes):
         outcome_map(axes[0], data, "sg")
-        shown = sum(np.asarray(points.get_offsets()).shape[0] for points in axes[0].collections)
+        (mesh,) = [item for item in axes[0].collections if isinstance(item, QuadMesh)]
+        marked = sum(np.ma.getdata(points.get_offsets()).shape[0] for points in axes[0].collections if points != mesh)
+        corners, shares = np.asarray(mesh.get_coordinates()), mesh.get_array()
         legend = axes[0].get_legend()
         assert legend is not None
         labels = [text.get_text() for text in legend.get_texts()]
-    assert shown == 100
+    assert marked == (outcome > Outcome.ORIGIN).sum() > 0
     assert len(labels) == len(Outcome)
+    assert shares is not None
+    columns = np.digitize(epsilon, corners[0, :, 0]) - 1
+    rows = np.digitize(radius, corners[:, 0, 1]) - 1
+    resolved = outcome <= Outcome.ORIGIN
+    for row, column in {*zip(rows[resolved], columns[resolved], strict=True)}:
+        inside = resolved & (rows == row) & (columns == column)
+        assert np.ma.getdata(shares)[row, column] == pytest.approx((outcome[inside] == Outcome.OUTER).mean())
+    assert (~np.ma.getmaskarray(shares)).sum() == len({*zip(rows[resolved], columns[resolved], strict=True)})
 
 
 def test_panels_share_their_scale():

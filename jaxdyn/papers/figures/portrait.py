@@ -14,6 +14,8 @@ from ...status import Status
 from ...systems.siamese import MovingAverage, Objective, StopGradient
 from ...systems.spheres import ScalarData, radii
 
+_FRAMES = 3000
+
 
 def portrait(
     *,
@@ -46,9 +48,9 @@ def portrait(
         lengths = np.where(np.arange(starts) % 2 == 0, 1.35 * outer, 0.75 * outer)
         encoders = (lengths * np.stack([np.cos(angles), np.sin(angles)])).T[:, :, None]
         predictors = np.eye(2) / 2 + np.random.default_rng(seed).normal(0, 0.5, (starts, 2, 2))
-        every = 5
-        steps = round(t1 / lr / every) * every
-        times = lr * np.arange(0, steps + 1, every)
+        steps = max(round(t1 / lr), 1)
+        every = max(steps // _FRAMES, 1)
+        times = lr * np.array(sorted({*range(0, steps + 1, every), steps}))
         systems = {
             "stop gradient": StopGradient(weight_decay),
             "moving average": MovingAverage(weight_decay, ema_rate=ema_rate),
