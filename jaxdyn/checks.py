@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _UNIONS = {types.UnionType, Union}  # pyright: ignore[reportDeprecated]  (as get_origin has it)
+_LARGEST = 2**31 - 1
 _LIBRARIES = {"jaxdyn", "optax", "xarray"}  # whose classes an annotation is taken to mean
 
 
@@ -45,12 +46,15 @@ def number(
 
 
 def whole_number(name: str, value: Any, *, low: int = 1, high: int | None = None) -> int:
-    """An integer in [low, high]."""
+    """An integer in [low, high]; by default as large as a 32-bit integer may be."""
+    most = _LARGEST if high is None else high
+    too_large = False
     if isinstance(value, numbers.Integral) and not isinstance(value, bool):
         integer = int(value)
-        if low <= integer and (high is None or integer <= high):
+        if low <= integer <= most:
             return integer
-    want = f">= {low}" if high is None else f"from {low} to {high}"
+        too_large = integer > most
+    want = f">= {low}" if high is None and not too_large else f"from {low} to {most}"
     raise ValueError(f"{name}: expected a whole number {want}, got {told(value)}")
 
 
@@ -62,6 +66,20 @@ def expected(name: str, value: Any, *kinds: type) -> Any:
     if isinstance(value, type) and issubclass(value, kinds):
         raise ValueError(f"{name}: expected an object, got the class {value.__name__}; call it with its settings")
     raise ValueError(f"{name}: expected {want}, got {'None' if value is None else type(value).__name__}")
+
+
+def fits_in_memory(name: str, n_bytes: float) -> None:
+    """ValueError for what needs more memory than is free, where the system tells how much that is."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(float(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration, ValueError):
+        return
+    if n_bytes > free:
+        raise ValueError(
+            f"{name}: about {n_bytes / 1e9:.0f} GB of memory are needed, {free / 1e9:.0f} GB are free; "
+            "take fewer, or several runs with seeds of their own"
+        )
 
 
 def yes_or_no(name: str, value: Any) -> bool:

@@ -29,6 +29,8 @@ def check_folder(location: str | Path, *, whole: bool = True, force: bool = Fals
     A run's results (`whole`) go into a new folder, an empty one, or beside files that are no results; with `force` they
     replace those of an earlier run. Files by themselves, as of figures, go into any folder.
     """
+    if "\0" in str(location):
+        raise ValueError(f"out: expected the name of a folder, got {str(location)!r}")
     try:
         folder = Path(location).expanduser().absolute()
         folder = folder.resolve() if folder.is_dir() else folder

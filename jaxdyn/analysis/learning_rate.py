@@ -1,8 +1,9 @@
 """The largest learning rate at which a procedure keeps an equilibrium stable."""
 
-import functools
+from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,10 +13,10 @@ from ..arrays import floating_state, in_float64, refuse_traced
 from ..checks import checked_arguments, number
 from ..schedules import is_scheduled
 from ..solve.methods.procedure import Optimizer, check_optimizer, transformation
-from .linearise import MANY, Linearisation, linearise
+from .linearise import MANY, Linearisation, linearise, meaning_of
 
 _GRID = 200  # points of the first look
-_HALVINGS = 60
+_ROUNDS = 8  # of refining the grid, each by its size
 
 
 @checked_arguments
@@ -26,7 +27,7 @@ def largest_lr(
     """The learning rate up to which the procedure is stable at an equilibrium, from `low` on.
 
     Where the largest modulus of the step's Jacobian, off the orbit, first reaches one: looked for on a logarithmic grid
-    of 200 learning rates, then halved to rounding. A stretch of instability between two grid points is missed.
+    of 200 learning rates, then refined to rounding. A stretch of instability between two grid points is missed.
 
     Args:
         system: with its hyperparameters per unit of time, which do not change with the learning rate.
@@ -62,29 +63,36 @@ def largest_lr(
         _check_uses_lr(system, state, optimizer, low, high)
     bound = _bound(system)
     high = min(high, bound)
-    at = jax.jit(jax.vmap(functools.partial(_at, system, state, data, optimizer)))
-    first = jax.tree.map(lambda leaf: leaf[0], at(jnp.array([low])))
+    at = _linearised_at(system, state, data, optimizer, low)
+    grid = np.geomspace(low, high, _GRID)
+    found = at(jnp.asarray(grid))
+    first = jax.tree.map(lambda leaf: leaf[0], found)
     if int(first.doubt):
         raise ValueError(f"state: no learning rate can be said: {first}")
-    grid = np.geomspace(low, high, _GRID)
-    grows = ~(np.asarray(at(jnp.asarray(grid)).margin) >= 0)  # NaN is no stability
+    grows = ~(np.asarray(found.margin) >= 0)  # NaN is no stability
     if not grows.any():
         return bound if high == bound else float("inf")
-    index = int(np.argmax(grows))
-    if not index:
+    if grows[0]:
         return 0.0
-    inside, outside = grid[index - 1], grid[index]
-    for _ in range(_HALVINGS):
-        middle = (inside + outside) / 2
-        if not float(at(jnp.array([middle])).margin[0]) >= 0:
-            outside = middle
-        else:
-            inside = middle
-    return float(inside)
+    for _ in range(_ROUNDS):
+        index = int(np.argmax(grows))
+        grid = np.linspace(grid[index - 1], grid[index], _GRID)
+        grows = ~(np.asarray(at(jnp.asarray(grid)).margin) >= 0)
+        grows[0], grows[-1] = False, True  # as they were found
+    return float(grid[int(np.argmax(grows)) - 1])
 
 
-def _at(system: Any, state: Any, data: Any, optimizer: Any, lr: Any) -> Linearisation:
-    return linearise(system, state, data, lr=lr, optimizer=optimizer)
+def _linearised_at(system: Any, state: Any, data: Any, optimizer: Any, low: float) -> Callable[[Any], Linearisation]:
+    """`linearise` over learning rates; compiled once for all states and numbers of our own systems."""
+    meaning = meaning_of(system, state, data, low, optimizer)
+    if meaning is None:
+        return jax.jit(jax.vmap(lambda lr: linearise(system, state, data, lr=lr, optimizer=optimizer)))
+    return lambda rates: _own_at(system, state, data, optimizer, meaning, rates)
+
+
+@eqx.filter_jit
+def _own_at(system: Any, state: Any, data: Any, optimizer: Any, meaning: str, rates: Any) -> Linearisation:
+    return jax.vmap(lambda lr: linearise(system, state, data, lr=lr, optimizer=optimizer))(rates)
 
 
 def _check_uses_lr(system: Any, state: Any, optimizer: Optimizer, low: float, high: float) -> None:

@@ -22,7 +22,7 @@ from jaxtyping import Array, Complex, Float, Integer
 from ..arrays import ScalarLike, floating_state, is_traced, scalar, traceable
 from ..checks import checked_arguments, number
 from ..schedules import is_scheduled
-from ..solve.fingerprint import is_own
+from ..solve.fingerprint import fingerprint, is_own
 from ..solve.methods.base import check_like, check_rate
 from ..solve.methods.procedure import Optimizer, check_optimizer, optimizer_memory, take_step
 from ..systems.base import DiscreteSystem, System, check_with, directions_of, field_of, step_of
@@ -165,11 +165,11 @@ def linearise(
             state = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), floating_state(state)[0])
             system, data = traceable((system, data), jnp.float64)
             lr = _checked(system, state, data, lr, optimizer, zero_tolerance)
-            # Our systems are their numbers; a user's may be another one after a change of what it refers to.
-            plain = is_own(system) and optimizer is None and directions is None
-            run = _compiled if plain else _linearised
             rate = None if lr is None else jnp.asarray(lr, jnp.float64)  # numbers are not compiled in
-            return run(system, state, data, rate, optimizer, directions, jnp.asarray(zero_tolerance, jnp.float64))
+            arguments = (system, state, data, rate, optimizer, directions, jnp.asarray(zero_tolerance, jnp.float64))
+            # Our systems are their numbers; a user's may be another one after a change of what it refers to.
+            meaning = meaning_of(system, state, data, rate, optimizer) if directions is None else None
+            return _linearised(*arguments) if meaning is None else _compiled(meaning, *arguments)
     state, dtype = floating_state(state)
     if dtype != jnp.float64:
         raise ValueError(f"state: a verdict needs float64, got {dtype}; trace under jax.enable_x64(True)")
@@ -215,7 +215,34 @@ def _linearised(
     return _judged(jnp.where(finite, growth, 0), moved, flat, orbit, doubts, lr is not None, zero_tolerance)
 
 
-_compiled = eqx.filter_jit(_linearised)
+@eqx.filter_jit
+def _compiled(meaning: str, *arguments: Any) -> Linearisation:
+    return _linearised(*arguments)
+
+
+def meaning_of(system: Any, state: Any, data: Any, lr: Any, optimizer: Any) -> str | None:
+    """What a compiled linearisation is kept by, beside its arguments; None where it must not be kept."""
+    if is_own(system) and optimizer is None:
+        return ""
+    if not _is_hashable((system, data, optimizer)):
+        return None
+    directions = directions_of(system)
+    symmetry = (directions, (state,))
+    if lr is None:
+        return fingerprint((field_of(system), (jnp.asarray(0.0), state, data)), symmetry) or None
+    memory = optimizer_memory(system, state, optimizer, lr)
+    step = lambda state, memory, lr: take_step(system, optimizer, 0, state, memory, data, lr)  # noqa: E731
+    return fingerprint((step, (state, memory, jnp.asarray(lr))), symmetry) or None
+
+
+def _is_hashable(tree: Any) -> bool:
+    """Whether what is no array in a tree can be looked up."""
+    leaves, structure = jax.tree.flatten(eqx.filter(tree, eqx.is_array, inverse=True))
+    try:
+        hash((structure, *leaves))
+    except TypeError:
+        return False
+    return True
 
 
 def _flat_field(system: Any, state: Any, data: Any) -> Any:

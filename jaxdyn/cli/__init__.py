@@ -49,9 +49,14 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except (ValueError, OSError) as error:
         return _fail(str(error))
-    except RuntimeError as error:  # JAX_PLATFORMS names what this machine does not have
+    except MemoryError:
+        return _fail("this needs more memory than there is")
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower():
+            return _fail(f"this needs more memory than there is: {str(error).splitlines()[0]}")
         if "backend" not in str(error):
             raise
+        # JAX_PLATFORMS names what this machine does not have.
         return _fail(f"JAX_PLATFORMS: {str(error).splitlines()[0]}")
     except KeyboardInterrupt:
         print(MESSAGE, file=sys.stderr)

@@ -49,10 +49,10 @@ class Settings:
     """A TOML file with any of these settings; the command line overrides it."""
 
     def __post_init__(self):
-        whole_number("m", self.m)
+        whole_number("m", self.m, high=10_000)
         whole_number("seed", self.seed, low=0, high=2**32 - 1)
         if self.n is not None:
-            whole_number("n", self.n)
+            whole_number("n", self.n, high=10_000)
         one_of("system", self.system, tuple(SYSTEMS))
         one_of("solver", self.solver, SOLVERS)
         for name in ("weight_decay", "ema_rate"):

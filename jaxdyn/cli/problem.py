@@ -43,7 +43,7 @@ class Problem:
         whole_number("seed", self.seed, low=0, high=2**32 - 1)
         for name in ("m", "n"):
             if getattr(self, name) is not None:
-                whole_number(name, getattr(self, name))
+                whole_number(name, getattr(self, name), high=10_000)
 
 
 def load(settings: Problem) -> Any:

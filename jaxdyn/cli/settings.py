@@ -98,8 +98,8 @@ def _words_of(kind: type, location: str) -> list[str]:
         values = tomllib.loads(Path(location).expanduser().read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{location}: {error.strerror or error}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{location}: not a TOML file: {error}") from None
+    except (tomllib.TOMLDecodeError, ValueError) as error:  # not text, or a name that no file can have
+        raise ValueError(f"{location!r}: not a TOML file: {error}") from None
     known = _names(kind)
     hints = get_type_hints(kind, include_extras=True)
     words, places = [], []

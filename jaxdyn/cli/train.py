@@ -86,10 +86,16 @@ class Settings(Recipe, Augmentation):
         Augmentation.__post_init__(self)
         whole_number("seeds", self.seeds)
         whole_number("seed", self.seed, low=0, high=2**31)
-        whole_number("measure_every", self.measure_every)
+        for name in ("measure_every", "shots"):
+            whole_number(name, getattr(self, name))
+        if self.probe_every is not None:
+            whole_number("probe_every", self.probe_every)
         for name in _KNOBS:
             if name != "predictor_weight_decay" and not getattr(self, name):
                 raise ValueError(f"{name}: expected at least one value")
+        recipe, knobs, _ = _recipe(self)
+        for each in knobs:
+            each.checked(recipe)
 
 
 def main(arguments: list[str]) -> int:

@@ -41,13 +41,14 @@ class Setup:
 
     def __post_init__(self):
         one_of("system", self.system, ("sg", "ema"))
-        for name in ("m", "batch", "n_trials"):
-            whole_number(name, getattr(self, name))
-        whole_number("resamples", self.resamples, low=20)
-        whole_number("seeds", self.seeds, low=2)
+        whole_number("m", self.m, high=10_000)
+        for name in ("batch", "n_trials"):
+            whole_number(name, getattr(self, name), high=10**6)
+        whole_number("resamples", self.resamples, low=20, high=10**5)
+        whole_number("seeds", self.seeds, low=2, high=10**4)
         whole_number("seed", self.seed, low=0, high=2**31)
         if self.n is not None:
-            whole_number("n", self.n, low=self.m)
+            whole_number("n", self.n, low=self.m, high=10_000)
         number("weight_decay", self.weight_decay, above=0)
         number("ema_rate", self.ema_rate, low=0)
         for name in ("predictor_lr_ratio", "scale", "lr", "t1"):

@@ -88,8 +88,9 @@ class Recipe:
         one_of("optimizer", self.optimizer, ("sgd", "adamw"))
         one_of("schedule", self.schedule, ("constant", "cosine"))
         one_of("ema_schedule", self.ema_schedule, ("constant", "cosine"))
-        for name in ("width", "depth", "heads", "patch", "hidden", "embedding", "steps"):
-            whole_number(name, getattr(self, name))
+        for name in ("width", "depth", "heads", "patch", "hidden", "embedding"):
+            whole_number(name, getattr(self, name), high=10_000)
+        whole_number("steps", self.steps)
         whole_number("batch", self.batch, low=2)
         number("momentum", self.momentum, low=0, high=1)
         number("warmup", self.warmup, low=0, high=1)

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from .. import engines
-from ..checks import checked_arguments, one_of, whole_number
+from ..checks import checked_arguments, fits_in_memory, one_of, whole_number
 from ..engines.base import Device
 from ..engines.blocks import blockwise
 from ..names import DTYPES, ENGINES
@@ -126,6 +126,9 @@ def run_problems(
     begins = [(each or Starts()).with_n(first.m) for each in (starts or [None] * len(several))]
     if len(begins) != len(several) or len({each.n for each in begins}) > 1:
         raise ValueError("starts: expected one for each problem, all with the same n")
+    # What is kept of a trial: its draws, end and energies, in float64.
+    numbers = 20 + 2 * begins[0].size * (2 * first.m + begins[0].size)
+    fits_in_memory("n_trials", 8 * numbers * n_trials * len(several))
     with jax.enable_x64(dtype == "float64"):
         devices = jax.local_devices()[:1] if devices is None else list(devices)
         held = max(1, batch_size // len(several))

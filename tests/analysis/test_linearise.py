@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -82,3 +84,35 @@ def test_a_repeller_is_named():
     system = jd.StopGradient(0.0)
     zero = system.state(encoder=np.zeros((2, 1)), predictor=np.zeros((2, 2)))
     assert int(linearise(grow, zero, jd.Moments.scalar(1.0, 1.0)).verdict) == Verdict.REPELLER
+
+
+def test_a_users_system_means_what_it_means_now():
+    """The same object and the same function with changed numbers inside; a symmetry that is declared later."""
+
+    class Spring:
+        rate = -1.0
+
+        def field(self, t, state, data):
+            return self.rate * state
+
+    spring, state = Spring(), jnp.zeros(2)
+    assert int(jd.linearise(spring, state, None).verdict) == jd.Verdict.STABLE
+    spring.rate = 2.0
+    assert int(jd.linearise(spring, state, None).verdict) == jd.Verdict.REPELLER
+    spring.rate = 0.0
+    assert int(jd.linearise(spring, state, None).verdict) == jd.Verdict.UNDETERMINED
+
+    @dataclasses.dataclass
+    class Unhashable:
+        rate: float
+
+        def field(self, t, state, data):
+            return self.rate * state
+
+    for rate, verdict in ((-1.0, jd.Verdict.STABLE), (1.0, jd.Verdict.REPELLER)):
+        assert int(jd.linearise(Unhashable(rate), state, None).verdict) == verdict
+    factor = [-1.0]
+    grow = lambda state, data, lr: state * (1 + lr * factor[0])  # noqa: E731
+    assert int(jd.linearise(grow, state, None, lr=0.1).verdict) == jd.Verdict.STABLE
+    factor[0] = 1.0
+    assert int(jd.linearise(grow, state, None, lr=0.1).verdict) == jd.Verdict.REPELLER
