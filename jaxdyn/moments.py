@@ -22,6 +22,7 @@ from .arrays import (
     scalar,
 )
 from .checks import whole_number, yes_or_no
+from .linear import after
 
 
 class Moments(eqx.Module):
@@ -203,13 +204,13 @@ class Moments(eqx.Module):
             q = jax.random.normal(key_r, (m, m), dtype)
             q = q @ q.T
             q = q / jnp.linalg.norm(q, ord=2)
-            values, vectors = jnp.linalg.eigh(xx)
+            values, vectors = jnp.linalg.eigh(after(xx, q))
             root = (vectors * jnp.sqrt(values)) @ vectors.T
             return cls(xx, correlation * _symmetrised(root @ q @ root), xx)
         r = jax.random.normal(key_r, (m, m), dtype)
         yx = correlation * (r / jnp.linalg.norm(r, ord=2)) @ xx
         noise = (1 - correlation**2) * _wishart(key_n, m, dtype)
-        explained = yx @ jnp.linalg.solve(xx, yx.T)
+        explained = yx @ jnp.linalg.solve(after(xx, yx), yx.T)
         return cls(xx, yx, _symmetrised(explained + noise))
 
     @classmethod

@@ -21,6 +21,7 @@ from jaxtyping import Array, Complex, Float, Integer
 
 from ..arrays import ScalarLike, floating_state, is_traced, scalar, traceable
 from ..checks import checked_arguments, number
+from ..linear import after
 from ..schedules import is_scheduled
 from ..solve.fingerprint import fingerprint, is_own
 from ..solve.methods.base import check_like, check_rate
@@ -301,14 +302,17 @@ def _judged(
     has_zero = n_zero > orbit.dimension
     # The orbit's directions are made stable ones: what is left is regular, and tells how far the equilibrium is.
     regular = projected - (1.0 if is_map else norm) * orbit.basis @ orbit.basis.T
-    to_equilibrium = jnp.linalg.norm(jnp.linalg.solve(regular, off_orbit @ moved))
+    in_turn = after(regular, eigenvalues)
+    newton_step = jnp.linalg.solve(in_turn, off_orbit @ moved)
+    is_robust = outlasts_rounding(after(regular, newton_step), eigenvalues, rate, orbit.dimension, is_map)
+    to_equilibrium = jnp.linalg.norm(newton_step)
     bound = 1 + jnp.linalg.norm(flat)
     rests = residual <= _RESTS * bound * jnp.maximum(norm, jnp.finfo(flat.dtype).tiny)
     rests &= has_zero | (to_equilibrium <= _NEAR * bound)
     doubts = doubts | {
         Doubt.NO_EQUILIBRIUM: ~(rests | (residual == 0)),
         Doubt.ZERO_EIGENVALUE: has_zero,
-        Doubt.ILL_CONDITIONED: ~outlasts_rounding(regular, eigenvalues, rate, orbit.dimension, is_map),
+        Doubt.ILL_CONDITIONED: ~is_robust,
     }
     doubt = jnp.asarray(Doubt.NONE)
     for kind in reversed(_ORDER):

@@ -126,9 +126,11 @@ _MARKS = tuple(zip((BLUE, ORANGE, GREEN, RED, PURPLE, SKY), "os^DvP", strict=Tru
 
 def _by_law(ax: Axes, table: Any, key: str, text: str, published: float, title: str) -> None:
     laws = list(dict.fromkeys(table["law"]))
-    for (value, group), (colour, mark) in zip(table.groupby(key), _MARKS, strict=False):
+    several = table[key].nunique()
+    for place, ((value, group), (colour, mark)) in enumerate(zip(table.groupby(key), _MARKS, strict=False)):
+        aside = 0.16 * (place - (several - 1) / 2)  # side by side, so that none hides another
         error = np.abs(group[["outer_low", "outer_high"]].to_numpy().T - group["outer"].to_numpy())
-        at = [laws.index(law) for law in group["law"]]
+        at = [laws.index(law) + aside for law in group["law"]]
         ax.errorbar(at, group["outer"], error, fmt=mark, ms=3.2, color=colour, lw=0.8, label=text.format(value))
     ax.axhline(published, color=BLACK, lw=0.8, ls="--", label="published")
     ax.set_xticks(range(len(laws)), [_short(law) for law in laws], rotation=45, ha="right", rotation_mode="anchor")
@@ -147,11 +149,15 @@ def _pairs(ax: Axes, sg: Any, ema: Any, n: int, published: dict[str, float]) -> 
     for law in near:
         group = shown.loc[shown["law"] == law]
         ax.plot([share[law]] * len(group), group["outer"], color=GREY, lw=0.4, zorder=0)
+        if len(group):
+            place = (share[law], group["outer"].min())
+            ax.annotate(_short(law), place, (0, -4), textcoords="offset points", rotation=90, va="top", ha="center",
+                        fontsize=5)  # fmt: skip
     if far := [_short(law) for law in share.index if law not in near]:
         ax.annotate(f"not shown: {', '.join(far)}", (0.02, 0.98), xycoords="axes fraction", va="top", fontsize=6.5)
     ax.plot(*point, "*", ms=10, mfc="none", mec=BLACK, label="published")
     low, high = ax.get_ylim()
-    ax.set_ylim(low - 0.35 * (high - low), high + 0.1 * (high - low))
+    ax.set_ylim(low - 0.6 * (high - low), high + 0.1 * (high - low))
     ax.set(title=f"both, n = {n} (a line: one law)", xlabel="stop gradient, %", ylabel="moving average, %")
     ax.legend(loc="lower center", ncols=3, columnspacing=0.8, handletextpad=0.2)
 
