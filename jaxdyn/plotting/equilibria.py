@@ -82,7 +82,10 @@ def eigenvalue_panel(ax: Axes, found: xr.Dataset) -> None:
     ax.set_xscale("symlog", linthresh=0.02 * largest, linscale=1.5)
     ax.set(xlabel="Re, 1/time (logarithmic away from zero)",
            xlim=(-1.5 * largest, max(1.5 * real.max(), 0.01 * largest)))  # fmt: skip
-    ax.set_xticks([-largest, -0.1 * largest, 0], [f"{-largest:.2g}", f"{-0.1 * largest:.2g}", "0"])
+    ticks = [-largest, -0.1 * largest, -0.01 * largest, 0.0]
+    if real.max() > 0.002 * largest:  # the fastest growth has a tick of its own
+        ticks.append(float(real.max()))
+    ax.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
     ax.minorticks_off()
     if flat:
         names = [f"{index}: rank {int(found['rank'][int(index)])}" for index in order]

@@ -308,7 +308,12 @@ def draw_10(axes: list[Axes], data: xr.Dataset) -> None:
         here = data.where(data["point_panel"] == panel, drop=True)
         for a, b, kind in zip(*(here[f"point_{name}"].values for name in ("x", "y", "kind")), strict=True):
             _mark(ax, a, b, str(kind))
-        ax.set(title=panel, xlabel="$w$", xlim=(-1.2, 1.2), ylim=(-1.2, 1.2))
+        ax.set(
+            title=str(panel).replace("w_p", "$w_p$").replace("w =", "$w$ ="),
+            xlabel="$w$",
+            xlim=(-1.2, 1.2),
+            ylim=(-1.2, 1.2),
+        )
         ax.set_aspect("equal")
     _point_legend(axes[0], [({"color": GREEN}, "$\\dot w_a=0$"), ({"color": BLUE, "ls": "--"}, "$\\dot w=0$")])
 

@@ -46,7 +46,7 @@ def draw(axes: list[Axes], data: xr.Dataset) -> None:
         value = here["value"].values
         error = np.abs(np.stack([here["low"], here["high"]]) - value)
         ax.errorbar(value, at, xerr=error, fmt="o", ms=3, lw=0.9, color=BLUE)
-        ax.set_yticks(at, [str(s) for s in here["setting"].values], fontsize=6)
+        ax.set_yticks(at, [str(s).replace("α_p", r"$\alpha_p$") for s in here["setting"].values], fontsize=6)
         what = str(here["quantity"].values[0]).replace(", %", "")
         if what.startswith(("median", "spread")):
             ax.set_xscale("log")
