@@ -43,7 +43,7 @@ def test_a_batch_of_linearisations_calls_the_library_in_turn():
     system, moments = jd.StopGradient(0.05), jd.Moments.random(jax.random.key(0), 2)
     states = jax.vmap(lambda key: system.random_state(key, n=3, m=2))(jax.random.split(jax.random.key(1), 5))
     run = jax.jit(jax.vmap(lambda state: jd.linearise(system, state, moments)))
-    text = run.lower(states).compile().as_text()
+    text = str(run.lower(states).compile().as_text())
     entry = text[text.index("ENTRY") :]
     calls = [match[1] for match in CALL.finditer(entry)]
     assert len(calls) > 3
