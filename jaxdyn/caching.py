@@ -3,7 +3,6 @@
 Free of JAX and of anything else that is slow to import.
 """
 
-import hashlib
 import os
 import platform
 from pathlib import Path
@@ -69,6 +68,8 @@ def keep_xla_programs() -> None:
 
 def _processor() -> str:
     """A name that differs wherever processors have other instructions."""
+    import hashlib  # as slow to import as all of `jaxdyn --help`
+
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -3,7 +3,6 @@
 Nothing heavy is imported before a command needs it, so that help and errors come at once.
 """
 
-import difflib
 import importlib
 import os
 import sys
@@ -73,6 +72,8 @@ def _run(arguments: list[str]) -> int:
         return 0
     command, rest = arguments[0], arguments[1:]
     if command not in COMMANDS:
+        import difflib
+
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f", did you mean {near[0]!r}?" if near else "; see jaxdyn --help"
         raise ValueError(f"unknown command {command!r}{hint}")
@@ -82,7 +83,8 @@ def _run(arguments: list[str]) -> int:
 def entry() -> None:
     """The console script: `main`, then exit with its status."""
     listen()
-    keep_xla_programs()
+    if sys.argv[1:2] and sys.argv[1] in COMMANDS:
+        keep_xla_programs()
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller
