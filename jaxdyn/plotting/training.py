@@ -38,17 +38,17 @@ def energies(ax: Axes, found: xr.Dataset, time: np.ndarray, labels: Sequence[str
     log = bool((found["energy"] > 0).all())
     lines_with_bands(ax, found, time, "energy", labels, log=log)
     lines_with_bands(ax, found, time, "surrogate", labels, style="--", named=False, log=log)
-    ax.set_title("E, F (dashed), held out")
+    ax.set_title("objective E, and F with the\nteacher held (dashed), held out")
 
 
 def increments(ax: Axes, found: xr.Dataset, time: np.ndarray, labels: Sequence[str]) -> None:
-    """Norms of the steps of θ (solid), ψ (dashed) and ξ (dotted)."""
+    """Norms of a step of the encoder θ (solid), the predictor ψ (dashed) and the teacher ξ (dotted)."""
     for name, style in (("encoder", "-"), ("predictor", "--"), ("teacher", ":")):
         part = found[f"increment_{name}"].isel(time=slice(1, None))
         if float(part.max()) > 0:
             subset = found.isel(time=slice(1, None))
             lines_with_bands(ax, subset, time[1:], f"increment_{name}", labels, style=style, named=False, log=True)
-    ax.set_title("increments: θ, ψ (dashed), ξ (dotted)")
+    ax.set_title("size of a step: encoder,\npredictor (dashed), teacher (dotted)")
 
 
 def accuracies(ax: Axes, found: xr.Dataset, time: np.ndarray, labels: Sequence[str], name: str = "") -> None:
@@ -77,7 +77,8 @@ def lines_with_bands(
     back = np.exp if log else np.asarray
     for each, label, colour in zip(values, labels, _cycle(len(labels)), strict=True):
         mean, spread = each.mean(0), each.std(0)
-        ax.plot(time, back(mean), style, color=colour, marker=marker, ms=2.5, label=label if named else None)
+        mark = marker or ("o" if time.size == 1 else None)  # a line of one point would not be seen
+        ax.plot(time, back(mean), style, color=colour, marker=mark, ms=2.5, label=label if named else None)
         ax.fill_between(time, back(mean - spread), back(mean + spread), color=colour, alpha=0.15, lw=0)
     if log:
         ax.set_yscale("log")
@@ -112,7 +113,7 @@ def ablation_points(ax: Axes, dataset: xr.Dataset, values: np.ndarray, embedding
                 ax.plot(100 * shown[cell], np.full(shown.shape[1], cell), "o", ms=2.5, mec=colour, mfc=fill, mew=0.6)
                 ax.plot(100 * shown[cell].mean(), cell, "|", ms=9, mew=1.4, color=colour)
     labels = [f"{row}: {column}" for row, column in zip(dataset["row"].values, dataset["column"].values, strict=True)]
-    ax.set_yticks(range(count), labels)
+    ax.set_yticks(range(count), [label.replace("α_p", r"$\alpha_p$") for label in labels])
     ax.set_ylim(count - 0.5, -0.5)
     ax.set_xlabel("held-out accuracy, 5 labels a class, %")
     for cell, published in enumerate(dataset["published"].values):

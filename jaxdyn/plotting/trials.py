@@ -132,6 +132,9 @@ def _by_law(ax: Axes, table: Any, key: str, text: str, published: float, title: 
         error = np.abs(group[["outer_low", "outer_high"]].to_numpy().T - group["outer"].to_numpy())
         at = [laws.index(law) + aside for law in group["law"]]
         ax.errorbar(at, group["outer"], error, fmt=mark, ms=3.2, color=colour, lw=0.8, label=text.format(value))
+    if missing := int(table["outer"].isna().sum()):
+        told = f"{'all' if missing == len(table) else missing} settings: no trial came to rest"
+        ax.annotate(told, (0.02, 0.98), xycoords="axes fraction", va="top", fontsize=6.5)
     ax.axhline(published, color=BLACK, lw=0.8, ls="--", label="published")
     ax.set_xticks(range(len(laws)), [_short(law) for law in laws], rotation=45, ha="right", rotation_mode="anchor")
     ax.set(title=title, ylabel="outer sphere, % of resolved")
@@ -154,7 +157,8 @@ def _pairs(ax: Axes, sg: Any, ema: Any, n: int, published: dict[str, float]) -> 
             ax.annotate(_short(law), place, (0, -4), textcoords="offset points", rotation=90, va="top", ha="center",
                         fontsize=5)  # fmt: skip
     if far := [_short(law) for law in share.index if law not in near]:
-        ax.annotate(f"not shown: {', '.join(far)}", (0.02, 0.98), xycoords="axes fraction", va="top", fontsize=6.5)
+        told = ", ".join(far) if len(far) < 4 else f"{len(far)} of {share.size} laws"
+        ax.annotate(f"not shown: {told}", (0.02, 0.98), xycoords="axes fraction", va="top", fontsize=6.5)
     ax.plot(*point, "*", ms=10, mfc="none", mec=BLACK, label="published")
     low, high = ax.get_ylim()
     ax.set_ylim(low - 0.6 * (high - low), high + 0.1 * (high - low))
