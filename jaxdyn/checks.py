@@ -33,7 +33,10 @@ def number(
 ) -> float:
     """A finite real number in [low, high], and > `above` if that is given."""
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        real = float(value)
+        try:
+            real = float(value)
+        except OverflowError:
+            real = math.inf
         if math.isfinite(real) and low <= real <= high and (above is None or real > above):
             return real
     if above is not None:

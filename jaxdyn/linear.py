@@ -17,7 +17,10 @@ def after(value: Any, *earlier: Any) -> Any:
     On CPUs two batched library calls (LAPACK's) that run at once can each wait for the other's threads for ever. What
     must not be concurrent has to depend on one another in its numbers: a barrier for the compiler alone is dropped.
     """
-    seen = sum(jnp.real(leaf).ravel()[0] for leaf in jax.tree.leaves(earlier))
+    leaves = [leaf for leaf in jax.tree.leaves(earlier) if jnp.size(leaf)]
+    if not leaves:
+        return value
+    seen = sum(jnp.real(leaf).ravel()[0] for leaf in leaves)
     never = jax.lax.stop_gradient(seen) == _NEVER
     return jax.tree.map(lambda leaf: jnp.where(never, jnp.zeros_like(leaf), leaf), value)
 

@@ -231,9 +231,13 @@ def meaning_of(system: Any, state: Any, data: Any, lr: Any, optimizer: Any) -> s
     symmetry = (directions, (state,))
     if lr is None:
         return fingerprint((field_of(system), (jnp.asarray(0.0), state, data)), symmetry) or None
-    memory = optimizer_memory(system, state, optimizer, lr)
+    # With the memory as an argument, for steps far from the first, and as the optimizer begins it.
+    begin = lambda state, lr: optimizer_memory(system, state, optimizer, lr)  # noqa: E731
     step = lambda state, memory, lr: take_step(system, optimizer, 0, state, memory, data, lr)  # noqa: E731
-    return fingerprint((step, (state, memory, jnp.asarray(lr))), symmetry) or None
+    first = lambda state, lr: step(state, begin(state, lr), lr)  # noqa: E731
+    rate = jnp.asarray(lr)
+    calls = (step, (state, begin(state, lr), rate)), (begin, (state, rate)), (first, (state, rate))
+    return fingerprint(*calls, symmetry) or None
 
 
 def _is_hashable(tree: Any) -> bool:
@@ -241,9 +245,9 @@ def _is_hashable(tree: Any) -> bool:
     leaves, structure = jax.tree.flatten(eqx.filter(tree, eqx.is_array, inverse=True))
     try:
         hash((structure, *leaves))
-    except TypeError:
+        return all(isinstance(leaf == leaf, bool) for leaf in leaves)
+    except Exception:  # a user's own comparison may raise anything
         return False
-    return True
 
 
 def _flat_field(system: Any, state: Any, data: Any) -> Any:

@@ -19,6 +19,7 @@ from ..trials.starts import Starts, Stopping
 from .settings import as_toml, read_settings
 
 Part = TypeVar("Part")
+_PORTRAIT_STEPS = 400_000
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,8 @@ def _fitted(settings: Settings, pair: tuple[float, float]) -> Settings:
         fits = fit_pair(
             pair[0] / 100, pair[1] / 100, settings.fit_trials, published_trials=PUBLISHED_TRIALS,
             problem=settings.part(ScalarLaws), starts=settings.part(Starts), stopping=settings.part(Stopping),
-            seed=settings.seed, engine=settings.engine, batch_size=settings.batch_size, progress=progress,
+            seed=settings.seed, engine=settings.engine, dtype=settings.dtype, batch_size=settings.batch_size,
+            progress=progress,
         )  # fmt: skip
     print(f"settings that give SG {pair[0]:g} % and EMA {pair[1]:g} %, with 95 % intervals "
           f"(of {PUBLISHED_TRIALS:,} and {settings.fit_trials:,} trials):")  # fmt: skip
@@ -235,11 +237,11 @@ def _typical(results: Any, settings: Settings) -> dict[str, Any] | None:
         return None
     trial = fine[np.argsort(drawn["epsilon"].values[fine])[fine.size // 2]]
     problem = {name: float(drawn[name].values[trial]) for name in ("rho", "tau", "weight_decay")}
-    lr = float(drawn["lr"].values[trial])
     rho, tau, weight_decay = problem.values()
-    rate = (1 - settings.ema_decay) / lr
+    rate = (1 - settings.ema_decay) / float(drawn["lr"].values[trial])
+    lr = min(0.02, 0.1 * rho / tau**2)  # short steps, whose paths look like the flow's
     slowest = min(weight_decay, rate) if rate > 0 else weight_decay
-    return problem | {"ema_rate": rate, "lr": min(0.02, 0.1 * rho / tau**2), "t1": min(30 / slowest, 2000.0)}
+    return problem | {"ema_rate": rate, "lr": lr, "t1": min(30 / slowest, 2000.0, _PORTRAIT_STEPS * lr)}
 
 
 def _draw(folder: Path, files: Any, results: Any) -> list[Path]:

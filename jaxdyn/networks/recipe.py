@@ -1,5 +1,6 @@
 """What a training run is: its `Recipe` (structure, compiled in) and its `Knobs` (numbers, which may differ by run)."""
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -178,9 +179,15 @@ class Knobs(eqx.Module):
 
     def checked(self, recipe: Recipe) -> "Knobs":
         """The same as plain numbers, or ValueError naming what has no part in the recipe."""
+        expected("recipe", recipe, Recipe)
+        for name, value in self.named().items():
+            if value is not None and np.ndim(value):
+                raise ValueError(f"{name}: expected one number, got shape {np.shape(value)}")
         self._check_parts(recipe)
         decay = self.weight_decay if self.predictor_weight_decay is None else self.predictor_weight_decay
         plain = {name: float(value) for name, value in (self.named() | {"predictor_weight_decay": decay}).items()}
+        if not (math.isfinite(plain["every"]) and plain["every"] == round(plain["every"])):
+            raise ValueError(f"every: expected a whole number >= 1, got {self.every}")
         return Knobs(**plain | {"every": int(self.every)})
 
     def _check_parts(self, recipe: Recipe) -> None:

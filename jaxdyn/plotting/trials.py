@@ -72,10 +72,11 @@ def outcome_map(ax: Axes, dataset: xr.Dataset, system: str) -> None:
     outcomes = dataset["outcome"].values
     shown = np.isfinite(epsilon) & (epsilon > 0) & np.isfinite(radius)
     if shown.any():
-        left, right = max(epsilon[shown].min(), 1e-6) / 1.3, max(0.25, min(epsilon[shown].max(), 1e3)) * 1.3
+        left = min(max(epsilon[shown].min(), 1e-6) / 1.3, 0.2)
+        right = max(0.25, min(epsilon[shown].max(), 1e3)) * 1.3
         ax.set_xscale("log")
         ax.set_xlim(left, right)
-        below = np.geomspace(min(left, 0.2), 0.25, 40)  # Δ = 0 is a border of bins
+        below = np.geomspace(left, 0.25, 40)  # Δ = 0 is a border of bins
         bins = np.concatenate([below, np.geomspace(0.25, right, 5)[1:]])
         edges = [bins, np.linspace(0, max(radius[shown].max(), 1e-9) * 1.05, 25)]
         place = lambda outcome: np.histogram2d(  # noqa: E731

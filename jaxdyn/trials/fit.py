@@ -57,6 +57,7 @@ def fit_pair(
     stopping: Stopping | None = None,
     seed: int = 0,
     engine: str = "auto",
+    dtype: str = "float64",
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> list[Fit]:
@@ -68,8 +69,8 @@ def fit_pair(
         sg, ema: shares of resolved trials on the outer sphere, fractions in (0, 1).
         n_trials: trials of each of the settings that are tried, 25 at a time.
         published_trials: how many trials the pair was counted in; with `n_trials` it makes the intervals.
-        problem, starts, stopping, seed, engine, batch_size, progress: see `run_trials`; everything but the starting law
-            and the decay is kept.
+        problem, starts, stopping, seed, engine, dtype, batch_size, progress: see `run_trials`; everything but the
+            starting law and the decay is kept.
 
     Returns:
         A `Fit` for each h, with A(0) and B(0) drawn from uniform(-h, h). An interval holds the settings whose share is
@@ -87,8 +88,8 @@ def fit_pair(
 
     def shares(problems: list[ScalarLaws], begins: list[Starts]) -> np.ndarray:
         runs = run_problems(
-            problems, n_trials, starts=begins, stopping=stopping, seed=seed, engine=engine, batch_size=batch_size,
-            progress=progress,
+            problems, n_trials, starts=begins, stopping=stopping, seed=seed, engine=engine, dtype=dtype,
+            batch_size=batch_size, progress=progress,
         )  # fmt: skip
         found = [outcome_shares(each, resolved=True).get(Outcome.OUTER) for each in runs]
         return np.array([np.nan if each is None else each.fraction for each in found])

@@ -209,3 +209,56 @@ def test_what_a_function_refers_to_may_change():
         several = jd.descend_ensemble(plain, many, None, lr=0.1, steps=100, until=stops)
         want = int(np.ceil(np.log(level) / np.log(0.9)))
         assert (int(ended.n_steps), several.n_steps.tolist()) == (want, [want] * 3)
+
+
+def test_what_is_hidden_inside_a_function_may_change():
+    """Arrays inside a nested jit, and a derivative's own rule, are not in a jaxpr's text."""
+    matrix = [jnp.eye(2)]
+    nested = lambda t, y, data: jax.jit(lambda y: matrix[0] @ y)(y)  # noqa: E731
+    step = lambda y, data, lr: y + lr * jax.jit(lambda y: matrix[0] @ y)(y)  # noqa: E731
+    for rate in (-1.0, -2.0, 3.0):
+        matrix[0] = rate * jnp.eye(2)
+        np.testing.assert_allclose(jd.linearise(nested, jnp.zeros(2), None).eigenvalues, rate, rtol=1e-12)
+        np.testing.assert_allclose(jd.flow(nested, jnp.ones(2), None, t1=1.0).final, np.exp(rate), rtol=1e-6)
+        ends = jd.flow_ensemble(nested, np.ones((2, 2)), None, t1=1.0).final
+        np.testing.assert_allclose(ends, np.exp(rate), rtol=1e-6)
+        final = jd.descend(step, jnp.ones(2), None, lr=0.1, steps=10).final
+        np.testing.assert_allclose(final, (1 + 0.1 * rate) ** 10, rtol=1e-12)
+
+    def made(slope):
+        @jax.custom_jvp
+        def rule(y):
+            return -y
+
+        rule.defjvp(lambda primals, tangents: (rule(primals[0]), slope * tangents[0]))
+        return rule
+
+    box = [made(-1.0)]
+    ruled = lambda t, y, data: box[0](y)  # noqa: E731
+    for slope in (-1.0, -2.0, 3.0):
+        box[0] = made(slope)
+        margin = jd.linearise(ruled, jnp.zeros(2), None).margin
+        assert float(margin) == pytest.approx(-slope)
+
+
+def test_how_an_optimizer_begins_may_change():
+    class Bowl:
+        def step(self, state, data, lr):
+            return state - lr * data * state
+
+        def gradient(self, state, data):
+            return data * state
+
+        def learns(self, state):
+            return state
+
+        def advance(self, state, update, lr):
+            return state + update
+
+    system, begin = Bowl(), [0.1]
+    optimizer = lambda lr: optax.adagrad(lr, initial_accumulator_value=begin[0])  # noqa: E731
+    found = []
+    for begin[0] in (0.1, 1.0, 4.0):
+        eigenvalues = jd.linearise(system, jnp.zeros(2), 1.0, lr=0.5, optimizer=optimizer).eigenvalues
+        found.append(float(np.min(np.real(eigenvalues))))
+    np.testing.assert_allclose(found, [1 - 0.5 / np.sqrt(0.1), 0.5, 0.75], rtol=1e-5)
