@@ -4,11 +4,16 @@ No library call is in them: on CPUs those take one lane at a time, and can deadl
 their thread pool at once.
 """
 
-from typing import Any
+import functools
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def after(value: Any, *earlier: Any) -> Any:
@@ -23,6 +28,18 @@ def after(value: Any, *earlier: Any) -> Any:
     seen = sum(jnp.real(leaf).ravel()[0] for leaf in leaves)
     never = jax.lax.stop_gradient(seen) == _NEVER
     return jax.tree.map(lambda leaf: jnp.where(never, jnp.zeros_like(leaf), leaf), value)
+
+
+def one_thread_at_a_time(function: Function) -> Function:
+    """The function, for which other threads wait: the library's batched calls of two threads can hang likewise."""
+    turn = threading.RLock()
+
+    @functools.wraps(function)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        with turn:
+            return function(*arguments, **options)
+
+    return wrapped  # type: ignore[return-value]
 
 
 _NEVER = 1.2345678901234567e-30  # no sum of numbers that were computed

@@ -16,6 +16,7 @@ from ..analysis.linearise import Doubt, Linearisation, Verdict, linearise
 from ..arrays import in_float64, is_traced
 from ..checks import checked_arguments, expected, number, whole_number
 from ..engines.blocks import blockwise
+from ..linear import one_thread_at_a_time
 from ..moments import Moments
 from ..progress import Progress, shown
 from ..schedules import is_scheduled
@@ -82,6 +83,7 @@ def equilibria(
 
 @checked_arguments
 @in_float64
+@one_thread_at_a_time
 def census(
     systems: Siamese | Sequence[Siamese],
     moments: Moments | Sequence[Moments],
