@@ -13,7 +13,7 @@ from ..arrays import floating_state, in_float64, refuse_traced
 from ..checks import checked_arguments, number
 from ..schedules import is_scheduled
 from ..solve.methods.procedure import Optimizer, check_optimizer, transformation
-from .linearise import MANY, Linearisation, linearise, meaning_of
+from .linearise import Linearisation, after_many_steps, linearise, meaning_of
 
 _GRID = 200  # points of the first look
 _ROUNDS = 8  # of refining the grid, each by its size
@@ -103,10 +103,10 @@ def _check_uses_lr(system: Any, state: Any, optimizer: Optimizer, low: float, hi
 
     def update(lr: float):
         chosen = transformation(optimizer, lr)
-        late = lambda leaf: jnp.full_like(leaf, MANY) if jnp.issubdtype(leaf.dtype, jnp.integer) else leaf  # noqa: E731
-        return jax.tree.leaves(chosen.update(gradient, jax.tree.map(late, chosen.init(learned)), learned)[0])
+        memory = after_many_steps(chosen.init(learned))
+        return jax.tree.leaves(chosen.update(gradient, memory, learned)[0])
 
-    if all((one == other).all() for one, other in zip(update(low), update(high), strict=True)):
+    if all(bool(jnp.all(one == other)) for one, other in zip(update(low), update(high), strict=True)):
         raise ValueError("optimizer: its steps do not depend on the learning rate that it is given")
 
 

@@ -33,7 +33,7 @@ from .symmetry import Orbit, commutes, orbit_of
 Directions = Callable[[Any], Any]
 Counts = Integer[Array | np.ndarray, "*batch"] | int
 Numbers = Float[Array | np.ndarray, "*batch"] | float
-MANY = 10**8  # steps
+_MANY = 10**8  # steps
 _RESTS = 1e-6  # residual relative to the state's and the Jacobian's size, above which a state is no equilibrium
 _NEAR = 1e-4  # how far the equilibrium may be by Newton's method, relative to the state's size; float32 gets that close
 
@@ -262,6 +262,12 @@ def _flat_field(system: Any, state: Any, data: Any) -> Any:
     return flat_field
 
 
+def after_many_steps(memory: Any) -> Any:
+    """An optimizer's memory whose counters, no numbers that change continuously, stand where many steps bring them."""
+    late = lambda leaf: jnp.full_like(leaf, _MANY) if jnp.issubdtype(jnp.result_type(leaf), jnp.integer) else leaf  # noqa: E731
+    return jax.tree.map(late, memory)
+
+
 def _map(system: Any, state: Any, data: Any, lr: Any, optimizer: Any) -> tuple[Any, Array, int]:
     """What the flattened state (and memory) moves by: the rate, or a step's change; and the memory's size."""
     if lr is None:
@@ -271,11 +277,7 @@ def _map(system: Any, state: Any, data: Any, lr: Any, optimizer: Any) -> tuple[A
         step_of(system)
     else:
         check_optimizer(system, optimizer)
-    whole = optimizer_memory(system, state, optimizer, lr)
-    # Counters are no numbers that change continuously: they stand where many steps have brought them.
-    leaves, structure = jax.tree.flatten(whole)
-    late = lambda leaf: jnp.full_like(leaf, MANY) if jnp.issubdtype(jnp.result_type(leaf), jnp.integer) else leaf  # noqa: E731
-    leaves = [late(leaf) for leaf in leaves]
+    leaves, structure = jax.tree.flatten(after_many_steps(optimizer_memory(system, state, optimizer, lr)))
     inexact = [jnp.issubdtype(jnp.result_type(leaf), jnp.inexact) for leaf in leaves]
     numbers = [jnp.asarray(leaf, jnp.float64) for leaf, kind in zip(leaves, inexact, strict=True) if kind]
     flat, unravel = ravel_pytree((state, numbers))

@@ -122,11 +122,17 @@ def _words_of(kind: type, location: str) -> list[str]:
 
 
 def _one_line(box: str) -> str:
-    """The message of tyro's error box, up to its first rule, as one line."""
-    words = []
+    """The message of tyro's error box, up to its first rule, as one line.
+
+    Where a terminal has no lines to draw, the box is plain text: a title, a rule of dashes, the message, a rule.
+    """
+    words, is_plain = [], False
     for line in box.splitlines():
         text = line.strip(" │")
-        if text.startswith("─"):
+        if text and not text.strip("-") and not is_plain:
+            words, is_plain = [], True  # what came before is the title
+            continue
+        if text.startswith("─") or (text and not text.strip("-")):
             break
         if text and not text.startswith("╭"):
             words.append(text)
