@@ -104,6 +104,8 @@ def fit_pair(
     weight = 1 / published_trials + 1 / n_trials
     for place in _passes(coarse - sg):
         half = _refined(by_width, widths, place, sg, weight)
+        if half is None:
+            continue
         begin = _uniform(starts, half.value)
 
         def by_openness(openness: np.ndarray, begin: Starts = begin) -> np.ndarray:
@@ -113,13 +115,13 @@ def fit_pair(
         openness = np.geomspace(*_OPENNESS, _GRID)
         reached = by_openness(openness)
         opened = [_refined(by_openness, openness, at, ema, weight) for at in _passes(reached - ema)]
-        decays = [Fitted(1 - each.value, _closed(each.high), _closed(each.low)) for each in opened]
+        decays = [Fitted(1 - each.value, _closed(each.high), _closed(each.low)) for each in opened if each]
         fits.append(Fit(half, decays, float(np.nanmin(reached)), float(np.nanmax(reached))))
     if not fits:
         low, high = (100 * part for part in (np.nanmin(coarse), np.nanmax(coarse)))
         raise ValueError(
             f"sg: no starting law of half-width {widths[0]:g} to {widths[-1]:g} gives {100 * sg:.1f} %, there are "
-            f"shares from {low:.1f} to {high:.1f} %"
+            f"shares from {low:.1f} to {high:.1f} % (of {n_trials} trials each)"
         )
     return fits
 
@@ -141,8 +143,11 @@ def _passes(off: np.ndarray) -> list[int]:
 
 def _refined(
     shares_of: Callable[[np.ndarray], np.ndarray], grid: np.ndarray, place: int, wanted: float, weight: float
-) -> Fitted:
-    """The setting after `place` on the grid, by a cubic through the shares on a finer one around it."""
+) -> Fitted | None:
+    """The setting after `place` on the grid, by a cubic through the shares on a finer one around it.
+
+    None where the cubic does not come near the share: the pass on the coarse grid was noise.
+    """
     fine = np.geomspace(grid[max(place - _AROUND, 0)], grid[min(place + 1 + _AROUND, grid.size - 1)], grid.size)
     values = shares_of(fine)
     known = np.isfinite(values)
@@ -151,7 +156,10 @@ def _refined(
     off = np.abs(curve(np.log(dense)) - wanted)
     own = (dense >= grid[place] / (1 + 1e-9)) & (dense <= grid[place + 1] * (1 + 1e-9))
     best = int(np.where(own, off, np.inf).argmin())
-    outside = np.flatnonzero(off > _Z * np.sqrt(wanted * (1 - wanted) * weight))
+    is_outside = off > _Z * np.sqrt(wanted * (1 - wanted) * weight)
+    if is_outside[best]:
+        return None
+    outside = np.flatnonzero(is_outside)
     below, above = outside[outside < best], outside[outside > best]
     low = float(dense[below.max() + 1]) if below.size else None
     high = float(dense[above.min() - 1]) if above.size else None

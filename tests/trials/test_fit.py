@@ -1,9 +1,10 @@
 """Settings behind a published pair: planted ones are found again, and what cannot be is said."""
 
+import numpy as np
 import pytest
 
 from jaxdyn.cli.trials import Settings
-from jaxdyn.trials.fit import fit_pair
+from jaxdyn.trials.fit import _refined, fit_pair
 from jaxdyn.trials.run import run_trials
 from jaxdyn.trials.scalar import Outcome
 from jaxdyn.trials.scalar_laws import ScalarLaws
@@ -33,6 +34,19 @@ def test_planted_settings_are_found_again():
     (decay, *_) = fit.decays
     again = share(ScalarLaws("ema", ema_decay=decay.value), fit.half_width.value, 3000, seed=5)
     assert again == pytest.approx(ema, abs=3 * (ema * (1 - ema) * (1 / 3000 + 1 / 500)) ** 0.5)
+
+
+def test_a_pass_that_is_noise_is_none():
+    """A share that jumps over the one looked for and never settles there; and one that does, with its interval."""
+    grid = np.geomspace(0.1, 10, 25)
+    noise = lambda x: np.where(np.arange(x.size) % 2, 0.9, 0.5)  # noqa: E731
+    assert _refined(noise, grid, 12, 0.85, 2e-3) is None
+    slope = lambda x: 0.5 + 0.1 * np.log(x)  # noqa: E731
+    found = _refined(slope, grid, 12, 0.5 + 0.1 * np.log(1.05), 1e-5)
+    assert found is not None
+    assert found.value == pytest.approx(1.05, rel=1e-2)
+    half = 1.96 * np.sqrt(0.25 * 1e-5) / 0.1
+    assert (found.low, found.high) == pytest.approx(tuple(1.05 * np.exp([-half, half])), rel=2e-3)
 
 
 def test_what_cannot_be_reached_is_said():
