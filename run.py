@@ -13,6 +13,11 @@ at once. Delete `.venv` to begin again.
 
 from __future__ import annotations
 
+import signal
+
+if __name__ == "__main__" and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C is quiet from here on, while importing as well
+
 import hashlib
 import os
 import shutil
@@ -44,7 +49,7 @@ def main(arguments: list[str]) -> int:
     if command == "lint":
         steps = [[BIN / "ruff", "check", "."], [BIN / "ruff", "format", "--check", "."], [BIN / "pyright"]]
         return max([run(step, cwd=ROOT) for step in steps])
-    return run([PYTHON, "-m", "jaxdyn", command, *rest])
+    return run([PYTHON, "-m", "jaxdyn_command", command, *rest])
 
 
 def set_up(kind: str) -> str | None:
@@ -108,13 +113,15 @@ def explain(stderr: str) -> str:
 
 
 def run(command: list, cwd: Path | None = None) -> int:
-    """Run in the foreground; Ctrl-C reaches the command, whose exit status is passed on."""
+    """Run in the foreground; Ctrl-C and requests to end reach the command, whose exit status is passed on."""
     process = subprocess.Popen([*map(str, command)], cwd=cwd)
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the command, too
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, frame: process.send_signal(number))
+    status = process.wait()
+    return status if status >= 0 else 128 - status  # as a shell says that a signal ended it
 
 
 def fail(message: str) -> int:
@@ -123,7 +130,4 @@ def fail(message: str) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    sys.exit(main(sys.argv[1:]))

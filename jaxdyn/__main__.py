@@ -1,5 +1,5 @@
 """`python -m jaxdyn` is `jaxdyn`."""
 
-from .cli import entry
+from jaxdyn_command import entry
 
 entry()

@@ -1,7 +1,9 @@
 """The bootstrap: it works without the package, says one line when it cannot, and starts at once when set up."""
 
 import importlib.util
+import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -69,8 +71,25 @@ def test_a_second_call_starts_at_once(bootstrap, monkeypatch):
     monkeypatch.setattr(bootstrap, "run", lambda command, cwd=None: seen.append([*map(str, command)]) or 0)
     assert bootstrap.main(["claims", "--json"]) == 0
     assert bootstrap.main(["test", "-x"]) == 0
-    assert seen[0][1:] == ["-m", "jaxdyn", "claims", "--json"]
+    assert seen[0][1:] == ["-m", "jaxdyn_command", "claims", "--json"]
     assert seen[1][1:] == ["-m", "pytest", "-x"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_reach_the_command(number):
+    """What ends the bootstrap ends what it runs, and its status says which signal it was."""
+    child = f"import signal, time; signal.signal({int(number)}, signal.SIG_DFL); print(1, flush=True); time.sleep(60)"
+    script = f"import sys, run; sys.exit(run.run([sys.executable, '-c', {child!r}]))"
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"1\n"
+        if number == signal.SIGINT:
+            os.killpg(process.pid, number)  # as a terminal does
+        else:
+            process.send_signal(number)
+        assert process.wait(timeout=30) == 128 + number
 
 
 def test_new_requirements_mean_a_new_set_up(bootstrap, tmp_path, monkeypatch):

@@ -19,8 +19,10 @@ def listen() -> None:
     """Handle interrupts from now on (in the main thread; elsewhere Python's own handling stays)."""
     if threading.current_thread() is threading.main_thread():
         for name in _ENDINGS:
-            if hasattr(signal, name):
-                signal.signal(getattr(signal, name), _end)
+            number = getattr(signal, name, None)
+            # What the caller has us ignore (nohup, a script's background) stays ignored.
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _end)
 
 
 def _end(signum: int, frame: Any) -> None:
