@@ -102,7 +102,7 @@ def _what_to_expect(m: int) -> str:
 
     if m <= COMPLETE_UP_TO:
         count = sum(paths_of(m, rank) for rank in range(2, m + 1))
-        return f"m = {m}: following {count:,} paths to find every equilibrium; a minute or two on two cores"
+        return f"m = {m}: following {count:,} paths to find every equilibrium; some seconds"
     return (
         f"m = {m}: the origin and rank one are complete; ranks 2 to {m} are a search from {STARTS} random starts each, "
         "which may miss some; a minute or more"

@@ -75,14 +75,12 @@ def run(
     record: RecordFunction | None = None,
     times: np.ndarray | None = None,
     order: np.ndarray | None = None,
-    stages: Sequence[Stage] | None = None,
 ) -> Finished:
     """Run every trial until it is done; see `engines.base` for the contract.
 
     Args:
         devices: where to run; default: the first device of the default backend.
         progress: called with the number of trials newly finished, from any worker's thread.
-        stages: lane widths by age, for work whose steps are much dearer than a trial's; default: by device.
     """
     states, params = (jax.tree.map(on_host, tree) for tree in (states, params))
     n_trials = batch_size(states, params)
@@ -107,7 +105,7 @@ def run(
     else:
         threads = (os.cpu_count() or 1) if on_cpu else 1
     per_device = max(1, threads // len(devices))
-    for stage in stages or _stages("cpu" if on_cpu else "accelerator", states, params):
+    for stage in _stages("cpu" if on_cpu else "accelerator", states, params):
         waiting = np.arange(n_trials) if order is None else np.asarray(order)
         batch.queue.extend(waiting[batch.status[waiting] == _RUNNING].tolist())
         workers = [device for device in devices for _ in range(per_device)]

@@ -56,7 +56,7 @@ def equilibria(
         certify: also prove existence, uniqueness and unstable count of each in ball arithmetic
             (needs python-flint: `pip install 'jaxdyn[certify]'`).
         progress: True for a bar, or a function that is called with the number of paths (for m > 4, starts of the
-            search) newly finished, from any thread. m <= 3 takes seconds, m = 4 minutes.
+            search) newly finished, from any thread. m <= 4 takes seconds.
 
     Returns:
         `Equilibria`, the origin first, then by rank and size.

@@ -15,6 +15,7 @@ Symmetric S is packed as its upper triangle, and h is
 the homogenising coordinate: M(S, h) = (XS + hI)(SX + hI) − h Yᵀ S Y vanishes with S/h.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -63,8 +64,13 @@ def decay_bound(moments: Moments) -> Array:
 
 def pack(s: Any) -> Any:
     """The upper triangle of symmetric [..., m, m] as [..., m(m+1)/2]."""
-    rows, columns = np.triu_indices(s.shape[-1])
+    rows, columns = _triangle(s.shape[-1])
     return s[..., rows, columns]
+
+
+@functools.lru_cache(maxsize=64)
+def _triangle(size: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.triu_indices(size)
 
 
 def unpack(packed: Any, m: int) -> Any:
@@ -82,7 +88,7 @@ def size_of(packed_length: int) -> int:
 
 def symmetric(packed: np.ndarray, m: int) -> np.ndarray:
     """Symmetric matrices [count, m, m] of upper triangles [count, m(m+1)/2]."""
-    rows, columns = np.triu_indices(m)
+    rows, columns = _triangle(m)
     full = np.zeros((packed.shape[0], m, m), packed.dtype)
     full[:, rows, columns] = full[:, columns, rows] = packed
     return full

@@ -16,18 +16,17 @@ waits for it; `python -m jaxdyn.equilibria.generic` computes it anew, and the te
 """
 
 import functools
+import itertools
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
-from .equations import Chart, chart_equations, full_rank, pack, product, symmetric, unpack
+from .equations import pack, symmetric
+from .homotopies import Diagonal, Parameters, TotalDegree
 from .paths import End, Tracked, track
 from .result import Paths
 
@@ -35,102 +34,15 @@ _SEED = 20_210_610
 _SAME = 1e-7  # relative distance below which two solutions are one
 _CLOSED = 8  # loops in a row that must bring nothing new
 _MAX_LOOPS = 60
+_PATIENCE = 1000  # steps of a path around a loop
 
 
 class Generic(NamedTuple):
-    """Generic parameters X, Y [m, m] and all isolated solutions there, packed [solutions, m(m+1)/2]."""
+    """Generic moments, X = diag(exp(logs)) [m] and Y [m, m], and all isolated solutions, packed [solutions, …]."""
 
-    xx: np.ndarray
-    yx: np.ndarray
+    moments: Diagonal
     solutions: np.ndarray
     paths: Paths
-
-
-@dataclass(frozen=True)
-class TotalDegree:
-    """γ t (zᵢ² − cᵢ z₀²) + (1 − t) M(S, z₀) with z = (z₀, S); params (X, Y, c, γ)."""
-
-    def __call__(self, z: Any, t: Any, params: Any, frame: Any) -> Any:
-        xx, yx, constants, gamma = params
-        h, s = z[0], z[1:]
-        return gamma * t * (s**2 - constants * h**2) + (1 - t) * full_rank(s, xx, yx, h)
-
-    def recentre(self, z: Any, frame: Any) -> tuple[Any, Any]:
-        return z, frame
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """From moments (X, Y) at t = 1 to others at t = 0, solutions S/z₀ of one rank.
-
-    z = (z₀, Ŝ, Z) with S = P Ŝ Pᵀ, P = range + complement·Z, where the frame [range, complement] is
-    unitary and moves along with the point, so that Z = 0 at the start of every step.
-    """
-
-    rank: int
-
-    def __call__(self, z: Any, t: Any, params: Any, frame: Any) -> Any:
-        xx, yx = between(t, *params)
-        if self.rank == xx.shape[0]:
-            return full_rank(z[1:], xx, yx, z[0])
-        return chart_equations(z[1:], Chart(frame[:, : self.rank], frame[:, self.rank :]), xx, yx, z[0])
-
-    def recentre(self, z: Any, frame: Any) -> tuple[Any, Any]:
-        m, k = frame.shape[0], self.rank
-        if k == m:
-            return z, frame
-        packed = k * (k + 1) // 2
-        before, after = frame[:, :k], frame[:, k:]
-        tilt = z[1 + packed :].reshape(m - k, k)
-        first, triangle = _orthonormal(before + product(after, tilt))
-        second, _ = _orthonormal(after - product(before, jnp.conj(tilt).T))
-        turned = product(product(triangle, unpack(z[1 : 1 + packed], k)), triangle.T)
-        return jnp.concatenate([z[:1], pack(turned), jnp.zeros_like(z[1 + packed :])]), jnp.concatenate(
-            [first, second], 1
-        )
-
-
-def _orthonormal(columns: Any) -> tuple[Any, Any]:
-    """Gram-Schmidt Q R of a few complex columns, in plain operations."""
-    width = columns.shape[1]
-    basis, triangle = [], jnp.zeros((width, width), columns.dtype)
-    for j in range(width):
-        column = columns[:, j]
-        for i, earlier in enumerate(basis):
-            part = jnp.sum(jnp.conj(earlier) * column)
-            triangle, column = triangle.at[i, j].set(part), column - part * earlier
-        size = jnp.linalg.norm(column)
-        triangle = triangle.at[j, j].set(size)
-        basis.append(column / size)
-    return jnp.stack(basis, 1), triangle
-
-
-def local(points: np.ndarray, m: int, rank: int) -> tuple[np.ndarray, np.ndarray]:
-    """Packed symmetric matrices of this rank as (starts, frames) of `Parameters`."""
-    full = symmetric(points.astype(complex), m)
-    frames, *_ = np.linalg.svd(full) if rank < m else (np.broadcast_to(np.eye(m, dtype=complex), full.shape),)
-    p = frames[..., :rank]
-    hat = pack(np.conj(np.swapaxes(p, -1, -2)) @ full @ np.conj(p))
-    zeros = np.zeros((points.shape[0], (m - rank) * rank))
-    return np.concatenate([np.ones((points.shape[0], 1)), hat, zeros], 1), frames
-
-
-def packed_solutions(tracked: Tracked, m: int, rank: int) -> np.ndarray:
-    """S = P Ŝ Pᵀ/z₀ packed, for every path (meaningless for those at infinity)."""
-    hat = np.asarray(jax.vmap(lambda u: unpack(u, rank))(tracked.points[:, 1 : 1 + rank * (rank + 1) // 2]))
-    p = tracked.frames[..., :rank]
-    with np.errstate(all="ignore"):
-        return pack(p @ hat @ np.swapaxes(p, -1, -2)) / tracked.points[:, :1]
-
-
-def between(t: Any, start: Any, end: Any) -> list[Any]:
-    """The straight line from `end` (t = 0) to `start` (t = 1), leaf by leaf."""
-    return [t * a + (1 - t) * b for a, b in zip(start, end, strict=True)]
-
-
-def spread(count: int, *leaves: Any) -> tuple[np.ndarray, ...]:
-    """Each array once for every path."""
-    return tuple(np.broadcast_to(np.asarray(leaf, complex), (count, *np.shape(leaf))) for leaf in leaves)
 
 
 @functools.lru_cache(maxsize=32)
@@ -142,18 +54,18 @@ def generic_solutions(m: int, rank: int) -> Generic:
 
 def compute_generic(m: int, rank: int) -> Generic:
     """`generic_solutions`, found anew."""
-    rng = np.random.default_rng([_SEED, m])
-    xx, yx = _symmetric(rng, m), 2 * _complex(rng, m, m)
-    return _by_total_degree(xx, yx) if rank == m else _by_monodromy(xx, yx, rank)
+    moments = _random_moments(np.random.default_rng([_SEED, m]), m)
+    return _by_total_degree(moments) if rank == m else _by_monodromy(moments, rank)
 
 
 def residuals(generic: Generic, rank: int) -> np.ndarray:
     """‖S M(S)‖ of every solution against the size of its terms, and its distance from this rank."""
-    m = generic.xx.shape[0]
+    xx, yx = np.diag(np.exp(generic.moments.logs)), generic.moments.yx
+    m = xx.shape[0]
     s = symmetric(generic.solutions, m)
-    lower = s @ generic.xx + np.eye(m)
+    lower = s @ xx + np.eye(m)
     first = s @ np.swapaxes(lower, -1, -2) @ lower
-    second = s @ generic.yx.T @ s @ generic.yx
+    second = s @ yx.T @ s @ yx
     sizes = np.linalg.svd(s, compute_uv=False)
     beyond = sizes[:, rank] / sizes[:, 0] if rank < m else 0.0
     norm = lambda part: np.linalg.norm(part, axis=(1, 2))  # noqa: E731
@@ -168,9 +80,9 @@ def _read(m: int, rank: int) -> Generic | None:
     with np.load(_FILE, allow_pickle=False) as kept:
         if name not in kept:
             return None
-        xx, yx, solutions = kept[f"m{m}_xx"], kept[f"m{m}_yx"], kept[name]
+        moments, solutions = Diagonal(kept[f"m{m}_logs"], kept[f"m{m}_yx"]), kept[name]
         paths = Paths(**json.loads(str(kept[f"{name}_paths"])))
-    generic = Generic(xx, yx, solutions, paths)
+    generic = Generic(moments, solutions, paths)
     if residuals(generic, rank).max() > 1e-9:
         raise RuntimeError(f"{_FILE}: its solutions do not solve their equations; write it anew")
     return generic
@@ -183,56 +95,53 @@ def write(sizes: Sequence[int], file: Path = _FILE) -> None:
         for rank in range(2, m + 1):
             generic = compute_generic(m, rank)
             print(f"m = {m}, rank {rank}: {generic.paths}", flush=True)
-            kept |= {f"m{m}_xx": generic.xx, f"m{m}_yx": generic.yx, f"m{m}_rank{rank}": generic.solutions}
+            logs, yx = generic.moments
+            kept |= {f"m{m}_logs": logs, f"m{m}_yx": yx, f"m{m}_rank{rank}": generic.solutions}
             kept[f"m{m}_rank{rank}_paths"] = json.dumps(generic.paths._asdict())
     np.savez_compressed(file, **kept)
 
 
-def _by_total_degree(xx: np.ndarray, yx: np.ndarray) -> Generic:
-    m = xx.shape[0]
-    first = _total_degree_run(xx, yx, np.random.default_rng([_SEED, m, 1]))
-    again = _total_degree_run(xx, yx, np.random.default_rng([_SEED, m, 2]))
-    solutions = regular(first, m, m)
-    agreed = same_set(solutions, regular(again, m, m))
+def _by_total_degree(moments: Diagonal) -> Generic:
+    m = moments.logs.size
+    first = _total_degree_run(moments, np.random.default_rng([_SEED, m, 1]))
+    again = _total_degree_run(moments, np.random.default_rng([_SEED, m, 2]))
+    solutions = regular(first)
+    agreed = same_set(solutions, regular(again))
     agreed &= not np.isin(first.ends, [End.SINGULAR, End.FAILED]).any()
     ends = np.bincount(first.ends, minlength=4).tolist()
     paths = Paths(first.ends.size, *ends, check="a second γ finds the same solutions", confirmed=bool(agreed))
-    return Generic(xx, yx, solutions, paths)
+    return Generic(moments, solutions, paths)
 
 
-def _total_degree_run(xx: np.ndarray, yx: np.ndarray, rng: np.random.Generator) -> Tracked:
-    unknowns = pack(xx).size
+def _total_degree_run(moments: Diagonal, rng: np.random.Generator) -> Tracked:
+    unknowns = pack(moments.yx).size
     constants = np.exp(2j * np.pi * rng.uniform(size=unknowns))
     signs = np.stack(np.meshgrid(*[[1, -1]] * unknowns, indexing="ij"), -1).reshape(-1, unknowns)
     starts = np.concatenate([np.ones((signs.shape[0], 1)), signs * np.sqrt(constants)], 1)
-    gamma = np.exp(2j * np.pi * rng.uniform())
-    frames = np.broadcast_to(np.eye(xx.shape[0]), (starts.shape[0], *xx.shape))
-    params = spread(starts.shape[0], xx, yx, constants, gamma)
-    tracked = track(TotalDegree(), starts, frames, params)
+    homotopy = TotalDegree(np.exp(moments.logs), moments.yx, constants, np.exp(2j * np.pi * rng.uniform()))
+    tracked = track(homotopy, starts)
     lost = np.flatnonzero(tracked.ends == End.FAILED)
     if lost.size:  # paths to infinity whose exponent was not yet steady: smaller steps, nearer to t = 0
-        again = track(
-            TotalDegree(), starts[lost], frames[lost], tuple(leaf[lost] for leaf in params),
-            tolerance=1e-7, t_infinity=1e-7,
-        )  # fmt: skip
+        again = track(homotopy, starts[lost], tolerance=1e-7, t_infinity=1e-7)
         for whole, part in zip(tracked, again, strict=True):
             whole[lost] = part
     return tracked
 
 
-def _by_monodromy(xx: np.ndarray, yx: np.ndarray, rank: int) -> Generic:
-    m = xx.shape[0]
+def _by_monodromy(moments: Diagonal, rank: int) -> Generic:
+    m = moments.logs.size
     rng = np.random.default_rng([_SEED, m, rank, 3])
-    seed, start = _seed_solution(rng, m, rank)
-    base = (xx, yx)
-    found = regular(parameter_track(seed[None], start, base, rank), m, rank)
+    seed, there = _seed_solution(rng, m, rank)
+    found = regular(parameter_track(seed[None], there, moments, rank))
     closed, loops = 0, 0
     while closed < _CLOSED and loops < _MAX_LOOPS:
-        corners = [(_symmetric(rng, m), 2 * _complex(rng, m, m)) for _ in range(2)]
+        turns = 2j * np.pi * rng.integers(-1, 2, m)  # X comes back by another way around zero
+        home = Diagonal(moments.logs + turns, moments.yx)
+        corners = [moments, _random_moments(rng, m), _random_moments(rng, m), home]
         moved = found
-        for begin, end in zip([base, *corners], [*corners, base], strict=True):
+        for begin, end in itertools.pairwise(corners):
             if moved.size:  # a path that is lost or long is left out: others will find what it would have found
-                moved = regular(parameter_track(moved, begin, end, rank, max_steps=1000), m, rank)
+                moved = regular(parameter_track(moved, begin, end, rank, max_steps=_PATIENCE))
         together = distinct(np.concatenate([found, moved]))
         grew = together.shape[0] > found.shape[0]
         closed = 0 if grew else closed + (moved.shape[0] >= 0.9 * found.shape[0])
@@ -240,35 +149,45 @@ def _by_monodromy(xx: np.ndarray, yx: np.ndarray, rank: int) -> Generic:
     check = f"closed under {closed} monodromy loops after {loops - closed}"
     count = found.shape[0]
     paths = Paths(count, count, 0, 0, 0, check=check, confirmed=bool(closed >= _CLOSED))
-    return Generic(xx, yx, found, paths)
+    return Generic(moments, found, paths)
 
 
-def parameter_track(points: np.ndarray, start: Any, end: Any, rank: int, **options: Any) -> Tracked:
-    """Follow packed solutions from one (X, Y) to another, all along one line."""
-    count = points.shape[0]
-    params = (spread(count, *start), spread(count, *end))
-    return track(Parameters(rank), *local(points, start[0].shape[0], rank), params, **options)
+def parameter_track(points: np.ndarray, start: Diagonal, end: Diagonal, rank: int, **options: Any) -> Tracked:
+    """Follow packed solutions [paths, …] from moments, the same for all or one for each, to others."""
+    count, m = points.shape[0], start.yx.shape[-1]
+    full = symmetric(points.astype(complex), m)
+    eye = np.broadcast_to(np.eye(m, dtype=complex), full.shape)
+    frames = np.linalg.svd(full)[0] if rank < m else eye
+    p = frames[..., :rank]
+    hat = pack(np.conj(np.swapaxes(p, -1, -2)) @ full @ np.conj(p))
+    starts = np.concatenate([np.ones((count, 1)), hat, np.zeros((count, (m - rank) * rank))], 1)
+
+    def of_all(side: Diagonal) -> Diagonal:
+        logs, yx = (part.astype(complex) for part in side)
+        return Diagonal(np.broadcast_to(logs, (count, m)), np.broadcast_to(yx, full.shape))
+
+    return track(Parameters(rank, of_all(start), of_all(end), frames), starts, **options)
 
 
-def regular(tracked: Tracked, m: int, rank: int) -> np.ndarray:
+def regular(tracked: Tracked) -> np.ndarray:
     """The distinct regular solutions, packed."""
-    return distinct(packed_solutions(tracked, m, rank)[tracked.ends == End.FINITE])
+    return distinct(tracked.solutions[tracked.ends == End.FINITE])
 
 
-def _seed_solution(rng: np.random.Generator, m: int, rank: int) -> tuple[np.ndarray, Any]:
-    """A random packed S of this rank, and (X, Y) that it solves.
+def _seed_solution(rng: np.random.Generator, m: int, rank: int) -> tuple[np.ndarray, Diagonal]:
+    """A random packed S of this rank, and moments that it solves.
 
     Pᵀ M(S) = 0 reads Uᵀ Ŝ (Pᵀ Y) = D with U = Pᵀ Y P and D = Pᵀ(XS + I)(SX + I): first U from
     Uᵀ Ŝ U = D P by square roots of symmetric matrices, then Pᵀ Y; the rest of Y is free.
     """
-    p, hat, xx = _complex(rng, m, rank), _symmetric(rng, rank), _symmetric(rng, m)
-    s, eye = p @ hat @ p.T, np.eye(m)
+    p, hat, logs = _complex(rng, m, rank), _symmetric(rng, rank), _random_moments(rng, m).logs
+    s, eye, xx = p @ hat @ p.T, np.eye(m), np.diag(np.exp(logs))
     d = p.T @ (xx @ s + eye) @ (s @ xx + eye)
     u = np.linalg.solve(scipy.linalg.sqrtm(hat), scipy.linalg.sqrtm(d @ p))
     part = np.linalg.solve(u.T @ hat, d)
     onto = p @ np.linalg.inv(p.T @ p)
     yx = onto @ part + (eye - onto @ p.T) @ _complex(rng, m, m)
-    return pack(s), (xx, yx)
+    return pack(s), Diagonal(logs, yx)
 
 
 def distinct(points: np.ndarray) -> np.ndarray:
@@ -285,6 +204,11 @@ def same_set(first: np.ndarray, second: np.ndarray) -> bool:
     return first.shape == second.shape and distinct(np.concatenate([first, second])).shape == first.shape
 
 
+def _random_moments(rng: np.random.Generator, m: int) -> Diagonal:
+    """Generic complex moments, with X not far from positive ones, where all paths go."""
+    return Diagonal(0.5 * rng.normal(size=m) + 1j * rng.uniform(-1, 1, m), 2 * _complex(rng, m, m))
+
+
 def _complex(rng: np.random.Generator, *shape: int) -> np.ndarray:
     return (rng.normal(size=shape) + 1j * rng.normal(size=shape)) / np.sqrt(2)
 
@@ -295,5 +219,4 @@ def _symmetric(rng: np.random.Generator, m: int) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    with jax.enable_x64(True):
-        write(range(2, 5))
+    write(range(2, 5))

@@ -1,42 +1,28 @@
-"""Following solution paths of polynomial homotopies: many paths, each with its own step, through the trial engine.
+"""Following solution paths of polynomial homotopies from t = 1 to t = 0: many at once, each with its own step.
 
-A homotopy H(z, t, params, frame) is homogeneous in z ∈ C^{K+1} with K equations; a path z(t) is followed
-from t = 1 to t = 0 on the unit sphere (projective coordinates, so that paths to infinity stay bounded: they
-end with z₀ = 0). Coordinates may be local: `recentre(z, frame)` moves them along after each step. A step
-predicts by the classical Runge-Kutta method and corrects by two Newton steps, the first of which measures
-the prediction's error and sets the next step's length.
+Paths are followed in projective coordinates, so that those to infinity stay bounded (they end with z₀ = 0). A step
+predicts by the polynomial through the last three points and their tangents, and corrects by two Newton steps; it is
+taken if the first was short and the second much shorter (if not, the prediction may be near another path), and how
+short they were sets the next step's length.
 """
 
 import enum
-import functools
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass, fields
+from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
-from ..engines.xla import Stage, run
-from ..linear import solve_linear
 from ..progress import Progress
-
-
-@runtime_checkable
-class Homotopy(Protocol):
-    """A hashable family of equations, holomorphic in z; plain JAX operations only."""
-
-    def __call__(self, z: Any, t: Any, params: Any, frame: Any) -> Any: ...
-
-    def recentre(self, z: Any, frame: Any) -> tuple[Any, Any]:
-        """The same point in coordinates of a frame at that point."""
-        ...
-
+from .homotopies import Homotopy
 
 TOLERANCE = 1e-4  # relative size of the first Newton step after a prediction
-_CORRECTED = 1e-5  # relative size of the second
+_CONTRACTION = 0.2  # of the second Newton step against the first
+_ROUNDING = 10.0  # times rounding's part in a second Newton step, which then need not be shorter than the first
 _LONGEST = 0.1  # step in t: a longer one may land on another path, as on one at infinity
 _SMALLEST = 1e-10  # t at which a path is given up
+_POINTS = 3  # that a prediction goes through
+_NEWTON = 8  # Newton steps at the end
+_BLOCK = 4096  # paths at once
 
 
 class End(enum.IntEnum):
@@ -49,37 +35,55 @@ class End(enum.IntEnum):
 
 
 class Tracked(NamedTuple):
-    """Ends of paths: points [paths, K + 1] and their frames, `End` [paths], steps [paths], condition [paths]."""
+    """Ends of paths: the homotopy's solutions, `End`, steps and condition numbers, each [paths, …]."""
 
-    points: np.ndarray
-    frames: np.ndarray
+    solutions: np.ndarray
     ends: np.ndarray
     steps: np.ndarray
     condition: np.ndarray
 
 
-class _Path(NamedTuple):
-    point: Any
-    frame: Any
-    t: Any
-    dt: Any
-    t_mark: Any
-    log_mark: Any
-    slope: Any
-    steady: Any
+@dataclass
+class _Lanes:
+    """Paths under way: the last points and their tangents [paths, 3, K + 1], newest first, and where each path is."""
 
+    index: np.ndarray
+    points: np.ndarray
+    rates: np.ndarray
+    times: np.ndarray
+    known: np.ndarray
+    dt: np.ndarray
+    steps: np.ndarray
+    mark: np.ndarray
+    log_mark: np.ndarray
+    slope: np.ndarray
+    steady: np.ndarray
 
-class _Lane(NamedTuple):
-    params: Any
-    tolerance: Any
-    t_infinity: Any
+    @classmethod
+    def begin(cls, starts: np.ndarray, rates: np.ndarray) -> "_Lanes":
+        count = starts.shape[0]
+        history = lambda part: np.repeat(part[:, None], _POINTS, 1)  # noqa: E731
+        ones, whole = np.ones(count), np.zeros(count, int)
+        return cls(
+            np.arange(count), history(starts), history(rates), history(ones), whole + 1, 0.01 * ones, whole,
+            0.1 * ones, np.log(np.abs(starts[:, 0]) + 1e-300), 0 * ones, whole.copy(),
+        )  # fmt: skip
+
+    def take(self, index: np.ndarray) -> "_Lanes":
+        return _Lanes(*(getattr(self, each.name)[index] for each in fields(self)))
+
+    @property
+    def point(self) -> np.ndarray:
+        return self.points[:, 0]
+
+    @property
+    def t(self) -> np.ndarray:
+        return self.times[:, 0]
 
 
 def track(
     homotopy: Homotopy,
     starts: np.ndarray,
-    frames: np.ndarray,
-    params: Any,
     *,
     tolerance: float = TOLERANCE,
     t_infinity: float = 1e-3,
@@ -89,153 +93,186 @@ def track(
     """Follow the paths from t = 1 to t = 0.
 
     Args:
-        homotopy: the equations of one path.
+        homotopy: the equations of all paths.
         starts: [paths, K + 1], solutions at t = 1.
-        frames: [paths, …], the local coordinates they are in.
-        params: pytree with a leading axis of paths.
-        tolerance: of the predictor, relative; smaller is safer and slower.
+        tolerance: of the prediction, relative; smaller is safer and slower.
         t_infinity: a path may be told to be at infinity once t is below this. Where large finite
             solutions are expected it must be small.
         max_steps: a path that needs more has failed.
         progress: told of finished paths.
     """
-    starts = starts / np.linalg.norm(starts, axis=1, keepdims=True)
     count = starts.shape[0]
-    ones = np.ones(count)
-    path = _Path(
-        point=starts.astype(complex),
-        frame=frames.astype(complex),
-        t=ones,
-        dt=0.02 * ones,
-        t_mark=0.1 * ones,
-        log_mark=np.log(np.abs(starts[:, 0]) + 1e-300),
-        slope=0 * ones,
-        steady=np.zeros(count, np.int32),
-    )
-    lane = _Lane(params, tolerance * ones, t_infinity * ones)
-    # Most paths take some sixty steps, a few a thousand: those go on in narrow arrays. Two widths, as each is compiled.
-    stages = (Stage(128, 256, 32),) if count > 128 else ()
-    stages += (Stage(2**62, 16, 64),)
-    step = _Step(homotopy)
-    finished = run(step, _ended, path, lane, max_steps, stages=stages, progress=progress)
-    end = finished.states
-    ends = [_finish(homotopy, end, params, part) for part in _parts(count)]
-    points, doubled, condition = (np.concatenate(part) for part in zip(*ends, strict=True))
-    points = np.where((end.t <= 0)[:, None], points, end.point)
-    return Tracked(points, end.frame, _classify(end, condition, doubled), finished.steps, condition)
+    if not count:
+        nothing = np.zeros(0)
+        return Tracked(homotopy.solutions(starts.astype(complex)), nothing.astype(int), nothing.astype(int), nothing)
+    blocks = np.array_split(np.arange(count), -(-count // _BLOCK))
+    parts = [_follow(homotopy.take(b), starts[b], tolerance, t_infinity, max_steps, progress) for b in blocks]
+    return Tracked(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
-def _parts(count: int) -> list[np.ndarray]:
-    return [np.minimum(np.arange(i, i + 1024), count - 1)[: count - i] for i in range(0, count, 1024)]
-
-
-def _finish(homotopy: Homotopy, end: _Path, params: Any, index: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Points after more Newton steps, whether these only halve (a double solution), and condition numbers."""
-    width = 2 ** int(np.ceil(np.log2(index.size)))  # few shapes, few compilations
-    padded = np.concatenate([index, np.repeat(index[:1], width - index.size)])
-    arguments = jax.tree.map(lambda leaf: leaf[padded], (end.point, end.t, params, end.frame))
-    points, sizes, matrices = (np.asarray(part)[: index.size] for part in _finisher(homotopy)(*arguments))
+def _follow(
+    homotopy: Homotopy,
+    starts: np.ndarray,
+    tolerance: float,
+    t_infinity: float,
+    max_steps: int,
+    progress: Progress | None,
+) -> Tracked:
     with np.errstate(all="ignore"):
-        ratios = sizes[:, -3:] / sizes[:, -4:-1]
-    doubled = ((ratios > 0.35) & (ratios < 0.65)).all(1) & (sizes[:, -1] > 1e-13)
+        begin = _newton(homotopy, starts.astype(complex), np.ones(starts.shape[0]))
+        lanes = _Lanes.begin(begin.point, begin.rate)
+        done: list[tuple[np.ndarray, ...]] = []
+        while lanes.index.size:
+            ended = _ended(lanes, t_infinity, max_steps)
+            # Finished paths are set aside a quarter of all at a time; until then they stand still.
+            if 4 * ended.sum() >= ended.size:
+                finished = np.flatnonzero(ended)
+                done.append(_finish(homotopy.take(finished), lanes.take(finished)))
+                if progress is not None:
+                    progress(finished.size)
+                going = np.flatnonzero(~ended)
+                homotopy, lanes = homotopy.take(going), lanes.take(going)
+                continue
+            homotopy = _step(homotopy, lanes, ~ended, tolerance)
+    index, *parts = (np.concatenate(part) for part in zip(*done, strict=True))
+    order = np.argsort(index)
+    return Tracked(*(part[order] for part in parts))
+
+
+def _step(homotopy: Homotopy, lanes: _Lanes, running: np.ndarray, tolerance: float) -> Homotopy:
+    """One step of every path, taken or refused; changes the lanes."""
+    new_t = lanes.t - np.minimum(lanes.dt, lanes.t)
+    predicted = _predicted(lanes, new_t)
+    first = _newton(homotopy, predicted, new_t)
+    second = _newton(homotopy, first.point, new_t)
+    point, rate = second.point, second.rate
+    size = np.linalg.norm(point, axis=1)
+    error = first.length / size
+    contraction = np.where(second.length > _ROUNDING * second.noise, second.length / first.length, 0)
+    accepted = (error < tolerance) & (contraction < _CONTRACTION) & np.isfinite(point).all(1) & running
+    wanted = np.minimum(tolerance / np.maximum(error, 1e-300), 0.5 * _CONTRACTION / np.maximum(contraction, 1e-300))
+    growth = np.clip(0.8 * wanted ** (0.5 / lanes.known), 0.25, 3.0)
+    growth = np.where(accepted, growth, np.minimum(np.where(np.isfinite(growth), growth, 0.25), 0.5))
+    lanes.dt = np.where(running, np.minimum(lanes.dt * growth, _LONGEST), lanes.dt)
+    lanes.steps = lanes.steps + running
+
+    def push(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+        moved = np.concatenate([new[:, None], old[:, :-1]], 1)
+        return np.where(accepted.reshape(-1, *[1] * (old.ndim - 1)), moved, old)
+
+    lanes.times, lanes.known = push(new_t, lanes.times), np.minimum(lanes.known + accepted, _POINTS)
+    points, rates = push(point, lanes.points), push(rate, lanes.rates)
+    homotopy, points, rates = homotopy.recentre(points, rates)
+    lanes.points, lanes.rates = _normalised(points, rates, homotopy.homogeneous)
+    _watch_infinity(lanes)
+    return homotopy
+
+
+def _predicted(lanes: _Lanes, t: np.ndarray) -> np.ndarray:
+    """The polynomial through the known points and tangents (Hermite's), at t."""
+    there = np.arange(_POINTS) < lanes.known[:, None]
+    others = there[:, None] & there[:, :, None] & ~np.eye(_POINTS, dtype=bool)
+    gaps = np.where(others, lanes.times[:, :, None] - lanes.times[:, None], 1)
+    away = t[:, None] - lanes.times
+    basis = np.where(others, away[:, None] / gaps, 1).prod(2) ** 2 * there
+    of_points = basis * (1 - 2 * away * np.where(others, 1 / gaps, 0).sum(2))
+    of_rates = basis * away
+    return (of_points[..., None] * lanes.points + of_rates[..., None] * lanes.rates).sum(1)
+
+
+class _Newton(NamedTuple):
+    """A Newton step: the point after it, the path's tangent before it, the step's length, and rounding's part in it."""
+
+    point: np.ndarray
+    rate: np.ndarray
+    length: np.ndarray
+    noise: np.ndarray
+
+
+def _newton(homotopy: Homotopy, z: np.ndarray, t: np.ndarray) -> _Newton:
+    linear = homotopy.linear(z, t)
+    # What rounding does to the equations, of a size as their terms, here with alternating signs.
+    terms = np.abs(linear.jacobian).sum(2) * np.where(np.arange(linear.value.shape[1]) % 2, 1e-16, -1e-16)
+    right = np.stack([linear.value, linear.rate, terms], 2)
+    right = np.concatenate([right, np.zeros_like(right[:, :1])], 1)
+    change, rate, noise = np.moveaxis(_solve(_bordered(linear.jacobian, z, homotopy.homogeneous), -right), 2, 0)
+    return _Newton(z + change, rate, np.linalg.norm(change, axis=1), np.linalg.norm(noise, axis=1))
+
+
+def _bordered(jacobian: np.ndarray, z: np.ndarray, homogeneous: int) -> np.ndarray:
+    """∂H/∂z with a row below it: nothing is sought along the homogeneous coordinates' own multiples."""
+    row = np.conj(z)
+    row[:, homogeneous:] = 0
+    return np.concatenate([jacobian, row[:, None]], 1)
+
+
+def _solve(matrices: np.ndarray, right: np.ndarray) -> np.ndarray:
+    try:
+        return np.linalg.solve(matrices, right)
+    except np.linalg.LinAlgError:  # one is singular to the last bit: its path stops
+        singular = ~(np.abs(np.linalg.det(matrices)) > 0)
+        matrices = np.where(singular[:, None, None], np.eye(matrices.shape[1]), matrices)
+        return np.where(singular[:, None, None], np.nan, np.linalg.solve(matrices, right))
+
+
+def _normalised(points: np.ndarray, rates: np.ndarray, homogeneous: int) -> tuple[np.ndarray, np.ndarray]:
+    """The same points, and their tangents, on the plane v·z = 1 that touches the unit sphere in the newest one."""
+    newest = points[:, 0, :homogeneous]
+    across = np.conj(newest) / np.linalg.norm(newest, axis=1, keepdims=True)
+    along = lambda part: (across[:, None] * part[..., :homogeneous]).sum(2, keepdims=True)  # noqa: E731
+    scale, speed = along(points), along(rates)
+    points, rates = points.copy(), rates.copy()
+    part, slope = points[..., :homogeneous] / scale, rates[..., :homogeneous] / scale
+    points[..., :homogeneous], rates[..., :homogeneous] = part, slope - part * speed / scale
+    return points, rates
+
+
+def _watch_infinity(lanes: _Lanes) -> None:
+    """Each time t has fallen by four: the exponent of |z₀| ~ t^slope; a steady one is a path to infinity."""
+    passed = lanes.t < lanes.mark / 4
+    log_size = np.log(np.abs(lanes.point[:, 0]) + 1e-300)
+    slope = (log_size - lanes.log_mark) / (np.log(np.maximum(lanes.t, 1e-300)) - np.log(lanes.mark))
+    same = (np.abs(slope - lanes.slope) < 0.1 * np.abs(slope)) & (slope > 0.05)
+    lanes.steady = np.where(passed, np.where(same, lanes.steady + 1, 0), lanes.steady)
+    lanes.mark, lanes.log_mark = np.where(passed, lanes.t, lanes.mark), np.where(passed, log_size, lanes.log_mark)
+    lanes.slope = np.where(passed, slope, lanes.slope)
+
+
+def _ended(lanes: _Lanes, t_infinity: float, max_steps: int) -> np.ndarray:
+    at_infinity = (lanes.steady >= 3) & (np.exp(lanes.log_mark) < 1e-2) & (lanes.t < t_infinity)
+    stuck = (lanes.t < _SMALLEST) | (lanes.dt < 1e-15) | (lanes.steps >= max_steps)
+    return stuck | at_infinity
+
+
+def _finish(homotopy: Homotopy, lanes: _Lanes) -> tuple[np.ndarray, ...]:
+    """Index, solutions, `End`, steps and condition after more Newton steps."""
+    z, steps = lanes.point, []
+    for _ in range(_NEWTON):
+        steps.append(_newton(homotopy, z, lanes.t))
+        z = np.where(np.isfinite(steps[-1].point), steps[-1].point, z)
+        z = _normalised(z[:, None], z[:, None], homotopy.homogeneous)[0][:, 0]
+    lengths = np.array([step.length for step in steps[-4:]])
+    ratios = lengths[1:] / lengths[:-1]
+    # Steps that only halve, and are no rounding: a double solution.
+    doubled = ((ratios > 0.35) & (ratios < 0.65)).all(0) & (lengths[-1] > _ROUNDING * steps[-1].noise)
     # Row scaling does not change the solution: judge the scaled matrix.
+    matrices = _bordered(homotopy.linear(z, lanes.t).jacobian, z, homotopy.homogeneous)
     matrices = matrices / np.linalg.norm(matrices, axis=-1, keepdims=True).clip(1e-300)
     fine = np.isfinite(matrices).all((1, 2))
-    condition = np.full(index.size, np.inf)
+    condition = np.full(lanes.index.size, np.inf)
     condition[fine] = np.linalg.cond(matrices[fine])
-    return np.where(np.isfinite(points), points, end.point[index]), doubled, condition
+    arrived = lanes.t <= 0
+    ends = _classify(lanes, np.where(arrived, np.abs(z[:, 0]), np.abs(lanes.point[:, 0])), condition, doubled)
+    return lanes.index, homotopy.solutions(np.where(arrived[:, None], z, lanes.point)), ends, lanes.steps, condition
 
 
-@functools.lru_cache(maxsize=64)
-def _finisher(homotopy: Homotopy) -> Any:
-    def one(z: Any, t: Any, params: Any, frame: Any) -> tuple[Any, Any, Any]:
-        def newton(w: Any, _) -> tuple[Any, Any]:
-            right = jnp.append(-homotopy(w, t, params, frame), 0)
-            change = solve_linear(_bordered_jacobian(homotopy, w, t, params, frame), right)
-            return w + change, jnp.linalg.norm(change)
-
-        point, sizes = jax.lax.scan(newton, z, None, length=8)
-        return point, sizes, _bordered_jacobian(homotopy, point, t, params, frame)
-
-    return jax.jit(jax.vmap(one))
-
-
-def _classify(end: _Path, condition: np.ndarray, doubled: np.ndarray) -> np.ndarray:
-    arrived = end.t <= 0
-    near_infinity = np.abs(end.point[:, 0]) < np.where(arrived, 1e-11, 1e-2)
-    at_infinity = np.where(arrived, near_infinity, (end.steady >= 3) & near_infinity)
+def _classify(lanes: _Lanes, height: np.ndarray, condition: np.ndarray, doubled: np.ndarray) -> np.ndarray:
+    arrived = lanes.t <= 0
+    near_infinity = height < np.where(arrived, 1e-11, 1e-2)
+    at_infinity = np.where(arrived, near_infinity, (lanes.steady >= 3) & near_infinity)
     # So far out that the steps have become too short for rounding, and still falling.
-    at_infinity |= ~arrived & (end.t < 1e-4) & (np.abs(end.point[:, 0]) < 1e-9) & (end.slope > 0.3)
+    at_infinity |= ~arrived & (lanes.t < 1e-4) & (height < 1e-9) & (lanes.slope > 0.3)
     regular = arrived & ~at_infinity & (condition < 1e11) & ~doubled
     # A path to a double or non-isolated solution slows down near t = 0 at a finite place.
-    singular = ~regular & ~at_infinity & (arrived | (end.t < 1e-5)) & (np.abs(end.point[:, 0]) > 1e-9)
+    singular = ~regular & ~at_infinity & (arrived | (lanes.t < 1e-5)) & (height > 1e-9)
     return np.select([at_infinity, regular, singular], [End.INFINITE, End.FINITE, End.SINGULAR], End.FAILED)
-
-
-def _bordered_jacobian(homotopy: Homotopy, z: Array, t: Array, params: Any, frame: Any) -> Array:
-    """∂H/∂z with the row z̄ below it: the tangent is sought orthogonally to the point's own multiples."""
-    j = jax.jacfwd(lambda w: homotopy(w, t, params, frame), holomorphic=True)(z)
-    return jnp.concatenate([j, jnp.conj(z)[None]], 0)
-
-
-def _ended(previous: _Path, path: _Path, lane: _Lane) -> Array:
-    small = jnp.exp(path.log_mark) < 1e-2
-    at_infinity = (path.steady >= 3) & small & (path.t < lane.t_infinity)
-    return (path.t <= 0) | (path.t < _SMALLEST) | (path.dt < 1e-15) | at_infinity
-
-
-@dataclass(frozen=True)
-class _Step:
-    """One predictor-corrector step of one path, taken or refused."""
-
-    homotopy: Homotopy
-
-    def __call__(self, path: _Path, lane: _Lane) -> _Path:
-        equations = lambda z, t: self.homotopy(z, t, lane.params, path.frame)  # noqa: E731
-
-        def solve(z: Any, t: Any, right: Any):
-            return solve_linear(_bordered_jacobian(self.homotopy, z, t, lane.params, path.frame), jnp.append(right, 0))
-
-        def backward(z: Any, t: Any):
-            """−dz/dt along the path."""
-            rate = jax.jvp(lambda s: equations(z, s), (t,), (jnp.ones_like(t),))[1]
-            return solve(z, t, rate)
-
-        z, t = path.point, path.t
-        dt = jnp.minimum(path.dt, t)
-        new_t = t - dt
-        k1 = backward(z, t)
-        k2 = backward(z + dt / 2 * k1, t - dt / 2)
-        k3 = backward(z + dt / 2 * k2, t - dt / 2)
-        k4 = backward(z + dt * k3, new_t)
-        w = z + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-        first = solve(w, new_t, -equations(w, new_t))
-        w = w + first
-        second = solve(w, new_t, -equations(w, new_t))
-        w = w + second
-        norm = jnp.linalg.norm(w)
-        error, left = jnp.linalg.norm(first) / norm, jnp.linalg.norm(second) / norm
-        accepted = (error < lane.tolerance) & (left < _CORRECTED)
-        accepted &= jnp.isfinite(error) & jnp.isfinite(left)
-        growth = jnp.clip(0.8 * (lane.tolerance / jnp.maximum(error, 1e-300)) ** 0.2, 0.25, 3.0)
-        growth = jnp.where(accepted, growth, jnp.minimum(growth, 0.5))
-        growth = jnp.where(jnp.isfinite(growth), growth, 0.25)
-        point, frame = self.homotopy.recentre(w, path.frame)
-        point = point / jnp.linalg.norm(point)
-        keep = lambda new, old: jnp.where(accepted, new, old)  # noqa: E731
-        path = path._replace(frame=keep(frame, path.frame))
-        return _watch_infinity(path, keep(point, z), keep(new_t, t), jnp.minimum(dt * growth, _LONGEST))
-
-
-def _watch_infinity(path: _Path, point: Array, t: Array, dt: Array) -> _Path:
-    """Each time t has fallen by four: the exponent of |z₀| ~ t^slope; a steady one is a path to infinity."""
-    log_size = jnp.log(jnp.abs(point[0]) + 1e-300)
-    passed = t < path.t_mark / 4
-    slope = (log_size - path.log_mark) / (jnp.log(jnp.maximum(t, 1e-300)) - jnp.log(path.t_mark))
-    same = (jnp.abs(slope - path.slope) < 0.1 * jnp.abs(slope)) & (slope > 0.05)
-    steady = jnp.where(same, path.steady + 1, 0).astype(path.steady.dtype)
-    keep = lambda new, old: jnp.where(passed, new, old)  # noqa: E731
-    return _Path(
-        point, path.frame, t, dt, keep(t, path.t_mark), keep(log_size, path.log_mark), keep(slope, path.slope),
-        keep(steady, path.steady),
-    )  # fmt: skip

@@ -20,12 +20,14 @@ from ..moments import Moments
 from ..progress import Progress
 from ..systems.siamese import StopGradient, StudentState
 from .equations import pack, rank_one, symmetric, thin_student
-from .generic import Parameters, generic_solutions, local, packed_solutions
-from .paths import End, track
+from .generic import Generic, generic_solutions, parameter_track
+from .homotopies import Diagonal
+from .paths import End
 from .result import Paths
 
 COMPLETE_UP_TO = 4  # m; beyond it only the origin and rank one are complete
-_ATTEMPTS = 4
+_TOLERANCES = (1e-2, 1e-2, 1e-3, 1e-4, 1e-6, 1e-6)  # of the attempts
+_PATIENCE = (400, 400, 1000, 3000, 3000, 3000)  # their steps
 _REAL = 1e-6
 
 
@@ -51,11 +53,14 @@ def solve_rank(xx: np.ndarray, yx: np.ndarray, rank: int, progress: Progress | N
     generic = generic_solutions(xx.shape[-1], rank)
     todo = np.arange(xx.shape[0])
     strata: dict[int, Stratum] = {}
-    for attempt in range(_ATTEMPTS):
-        tolerance = 1e-4 if attempt == 0 else 1e-6
+    found: dict[int, _Ends] = {}
+    for attempt in range(len(_TOLERANCES)):
         # Paths that are followed again are no new ones.
-        told = progress if attempt == 0 else None
-        answers = _follow(generic, xx[todo], yx[todo], rank, attempt, tolerance, told)
+        lines = _follow(generic, xx[todo], yx[todo], rank, attempt, progress if attempt == 0 else None)
+        for index, ends in zip(todo.tolist(), lines, strict=True):
+            found[index] = _united(found[index], ends) if index in found else _without_repetitions(ends)
+        together = _Ends(*(np.stack(part) for part in zip(*(found[i] for i in todo), strict=True)))
+        answers = _gather(generic.paths.check, generic.paths.confirmed, xx[todo], yx[todo], rank, *together)
         strata |= dict(zip(todo.tolist(), answers, strict=True))
         todo = np.array([i for i in todo if strata[i].paths.failed or strata[i].paths.infinite], int)
         if not todo.size:
@@ -63,32 +68,74 @@ def solve_rank(xx: np.ndarray, yx: np.ndarray, rank: int, progress: Progress | N
     return [strata[index] for index in range(xx.shape[0])]
 
 
+class _Ends(NamedTuple):
+    """Ends of one problem's paths: solutions [paths, …], `End` and condition [paths]."""
+
+    solutions: np.ndarray
+    ends: np.ndarray
+    condition: np.ndarray
+
+
 def _follow(
-    generic: Any,
-    xx: np.ndarray,
-    yx: np.ndarray,
-    rank: int,
-    attempt: int,
-    tolerance: float,
-    progress: Progress | None,
-) -> list[Stratum]:
+    generic: Generic, xx: np.ndarray, yx: np.ndarray, rank: int, attempt: int, progress: Progress | None
+) -> list[_Ends]:
+    """The generic solutions led to each problem, along a line of the attempt's own: other paths are lost on each.
+
+    Lines differ in what the equations do not see: (X, Y, S) → (cX, √c Y, S/c), the order of the axes and their signs.
+    """
     problems, m = xx.shape[0], xx.shape[-1]
     per_problem = generic.solutions.shape[0]
-    # Each attempt leaves from the generic problem along a line of its own complex direction: S and (X, Y) may be
-    # rescaled together, (X, Y, S) → (cX, √c Y, S/c), which moves the start without changing what is solved.
-    turn = np.exp(2j * np.pi * np.random.default_rng(attempt).uniform()) if attempt else 1.0
-    start = (generic.xx * turn, generic.yx * np.sqrt(turn))
-    points = np.tile(generic.solutions / turn, (problems, 1))
-    wide = lambda leaf: np.repeat(leaf.astype(complex), per_problem, axis=0)  # noqa: E731
-    first = tuple(np.broadcast_to(leaf, (points.shape[0], m, m)) for leaf in start)
-    tracked = track(
-        Parameters(rank), *local(points, m, rank), (first, (wide(xx), wide(yx))), tolerance=tolerance, t_infinity=1e-8,
-        progress=progress,
+    rng = np.random.default_rng(attempt)
+    order, signs, turn = np.argsort(np.real(generic.moments.logs)), np.ones(m), 0j
+    if attempt:
+        order, signs, turn = rng.permutation(m), rng.choice([-1.0, 1.0], m), 1j * np.pi * rng.uniform(-1, 1)
+    logs, twisted = generic.moments.logs[order] + turn, signs[:, None] * signs * np.exp(turn / 2)
+    start = Diagonal(logs, generic.moments.yx[np.ix_(order, order)] * twisted)
+    points = symmetric(generic.solutions, m)[:, order][:, :, order] * signs[:, None] * signs * np.exp(-turn)
+    values, axes = np.linalg.eigh(xx)
+    wide = lambda leaf: np.repeat(leaf, per_problem, axis=0)  # noqa: E731
+    end = Diagonal(wide(np.log(values)), wide(np.swapaxes(axes, 1, 2) @ yx @ axes))
+    tracked = parameter_track(
+        np.tile(pack(points), (problems, 1)), start, end, rank, tolerance=_TOLERANCES[attempt], t_infinity=1e-8,
+        max_steps=_PATIENCE[attempt], progress=progress,
     )  # fmt: skip
-    solutions = packed_solutions(tracked, m, rank).reshape(problems, per_problem, -1)
-    ends = tracked.ends.reshape(problems, per_problem)
-    condition = tracked.condition.reshape(problems, per_problem)
-    return _gather(generic.paths.check, generic.paths.confirmed, xx, yx, rank, solutions, ends, condition)
+    back = wide(axes)
+    solutions = pack(back @ symmetric(tracked.solutions, m) @ np.swapaxes(back, 1, 2))
+    split = lambda part: part.reshape(problems, per_problem, *part.shape[1:])  # noqa: E731
+    return [_Ends(*each) for each in zip(split(solutions), split(tracked.ends), split(tracked.condition), strict=True)]
+
+
+def _without_repetitions(ends: _Ends) -> _Ends:
+    """Regular solutions that equal an earlier one, as far as their conditioning lets one tell, are failed paths."""
+    nothing = np.full(ends.ends.shape, End.FAILED)
+    return _united(_Ends(ends.solutions, nothing, ends.condition), ends)
+
+
+def _united(known: _Ends, more: _Ends) -> _Ends:
+    """Regular solutions of another line in the places of paths that were lost.
+
+    The number of solutions is known, and each regular one is a true one, whichever line has led to it.
+    """
+    solutions, ends, condition = (part.copy() for part in known)
+    regular = ends == End.FINITE
+    for solution, end, quality in zip(*more, strict=True):
+        places = np.flatnonzero(~regular)
+        if end != End.FINITE or not places.size:
+            continue
+        distance = np.linalg.norm(solutions[regular] - solution, axis=1)
+        noise = np.clip(1e-14 * np.maximum(condition[regular], quality), 1e-10, 1e-6)
+        if (distance < noise * np.linalg.norm(solution)).any():
+            continue
+        at = places[0]
+        solutions[at], ends[at], condition[at], regular[at] = solution, end, quality, True
+    # What is still missing is as the new line says: singular, infinite or lost.
+    places, rest = np.flatnonzero(~regular), np.flatnonzero(more.ends != End.FINITE)
+    rank = {End.SINGULAR: 0, End.INFINITE: 1, End.FAILED: 2}  # a lost path may be to one that is known
+    rest = np.array(sorted(rest, key=lambda path: rank[more.ends[path]]), int)[: places.size]
+    ends[places] = End.FAILED
+    for part, new in zip((solutions, ends, condition), more, strict=True):
+        part[places[: rest.size]] = new[rest]
+    return _Ends(solutions, ends, condition)
 
 
 def _gather(

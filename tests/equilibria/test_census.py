@@ -9,8 +9,10 @@ import pytest
 
 import jaxdyn as jd
 from jaxdyn.analysis.linearise import Verdict
+from jaxdyn.equilibria import strata
 from jaxdyn.equilibria.census import census, equilibria
 from jaxdyn.equilibria.equations import decay_bound, equation_matrix, rank_one, reduce
+from jaxdyn.equilibria.paths import End
 from jaxdyn.equilibria.strata import solve_rank
 
 
@@ -35,10 +37,10 @@ def test_scalar_problems_match_the_closed_form():
         assert answer.complete
 
 
-@pytest.mark.parametrize("m", [2, 3])
+@pytest.mark.parametrize("m", [2, 3, 4])
 @pytest.mark.parametrize("kind", ["sg", "ema"])
 def test_decoupled_modes_have_all_their_orbits(m, kind):
-    x, y, decay = np.array([1.0, 1.5, 0.7])[:m], np.array([0.8, -0.9, 0.6])[:m], 0.05
+    x, y, decay = np.array([1.0, 1.5, 0.7, 1.2])[:m], np.array([0.8, -0.9, 0.6, 0.7])[:m], 0.05
     system = jd.StopGradient(decay) if kind == "sg" else jd.MovingAverage(decay, ema_rate=0.2)
     found = equilibria(system, jd.Moments(np.diag(x), np.diag(y)))
     choices = [(0.0, *(r**2 for r in closed_form_radii(*mode, decay))) for mode in zip(x, y, strict=True)]
@@ -76,6 +78,49 @@ def multi_start_newton(x, y, decay, n, starts, seed):
     still = np.abs(field(points)).max(1) < 1e-12
     a = points[still, : n * m].reshape(-1, n, m)
     return np.swapaxes(a, 1, 2) @ a
+
+
+def test_four_dimensions_are_complete():
+    """Random moments, each of which lost paths when all went along one straight line of (X, Y)."""
+    moments = [jd.Moments.random(jax.random.key(seed), 4) for seed in range(5)]
+    answers = census(jd.StopGradient(0.05), moments, stability_too=False)
+    assert [len(answer) for answer in answers] == [3, 1, 1, 9, 1]
+    assert all(answer.complete for answer in answers), [answer.notes for answer in answers]
+
+
+def test_lost_paths_are_found_on_other_lines(monkeypatch):
+    """With too few steps on the first lines most solutions are lost there; together they are all found."""
+    moments = jd.Moments.random(jax.random.key(7), 3)
+    want = equilibria(jd.StopGradient(0.02), moments)
+    assert want.complete
+    monkeypatch.setattr(strata, "_PATIENCE", (16, 18, 20, 22, 24, 3000))
+    followed = []
+    follow = strata._follow
+    monkeypatch.setattr(strata, "_follow", lambda *inputs: followed.append(lines := follow(*inputs)) or lines)
+    have = equilibria(jd.StopGradient(0.02), moments)
+    first, *others = [(line.ends == End.FINITE).mean() for lines in followed for line in lines]
+    assert first < 0.7
+    assert len(others) >= 2
+    assert have.complete
+    np.testing.assert_allclose([item.gram for item in have], [item.gram for item in want], rtol=1e-9, atol=1e-12)
+    monkeypatch.setattr(strata, "_PATIENCE", (12,) * 6)
+    assert not equilibria(jd.StopGradient(0.02), moments).complete
+
+
+def test_solutions_of_two_lines_are_united():
+    kind = [End.FINITE, End.FAILED, End.FINITE, End.SINGULAR]
+    values = np.array([[1.0], [0.0], [2.0], [3.0]])
+    one = strata._Ends(values, np.array(kind), np.ones(4))
+    other = strata._Ends(
+        values[[0, 0, 2, 3]] + [[1e-12], [5.0], [0.0], [0.5]], np.array(kind)[[0, 0, 1, 3]], np.ones(4)
+    )
+    together = strata._united(one, other)
+    assert together.ends.tolist().count(End.FINITE) == 3
+    assert sorted(together.solutions[together.ends == End.FINITE, 0].round(6)) == [1.0, 2.0, 6.0]
+    assert together.ends.tolist().count(End.SINGULAR) == 1
+    assert together.solutions[together.ends == End.SINGULAR, 0] == 3.5
+    twice = strata._without_repetitions(strata._Ends(values[[0, 0, 2, 2]], np.full(4, End.FINITE), np.ones(4)))
+    assert sorted(twice.ends.tolist()) == [End.FINITE, End.FINITE, End.FAILED, End.FAILED]
 
 
 @pytest.mark.parametrize(("m", "draws"), [(2, 6), (3, 3)])

@@ -1,12 +1,14 @@
 """The generic solutions and the path tracker behind the census."""
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxdyn.equilibria import generic as module
-from jaxdyn.equilibria.equations import pack, rank_one
+from jaxdyn.equilibria.equations import Chart, chart_gram, equation_matrix, full_rank, pack, rank_one
 from jaxdyn.equilibria.generic import (
     compute_generic,
     distinct,
@@ -16,6 +18,7 @@ from jaxdyn.equilibria.generic import (
     residuals,
     same_set,
 )
+from jaxdyn.equilibria.homotopies import Diagonal, Linearised, Parameters, TotalDegree
 from jaxdyn.equilibria.paths import End, track
 from jaxdyn.linear import solve_linear
 
@@ -39,20 +42,19 @@ def test_total_degree_finds_the_kept_solutions_again(m):
     assert anew.paths.failed == anew.paths.singular == 0
     if m > 1:
         kept = generic_solutions(m, m)
-        np.testing.assert_array_equal(anew.yx, kept.yx)
+        np.testing.assert_array_equal(anew.moments.yx, kept.moments.yx)
         assert same_set(anew.solutions, kept.solutions)
 
 
 def test_monodromy_finds_what_the_pencil_finds():
     """Rank one has a closed form: 2m eigenpairs. Monodromy, which knows nothing of it, must find the same S."""
     anew = compute_generic(2, 1)
-    kappa, p = rank_one(anew.xx, anew.yx)
+    kappa, p = rank_one(np.diag(np.exp(anew.moments.logs)), anew.moments.yx)
     # S = p pᵀ/(κ²·pᵀp): the pencil scales p to Hermitian length one, the equation wants the bilinear one.
     grams = np.array([np.outer(v, v) / (v @ v) / k**2 for k, v in zip(kappa, p, strict=True)])
     assert same_set(anew.solutions, pack(grams))
 
 
-@pytest.mark.slow  # the one start system that is found by monodromy alone and has no closed form; a minute
 def test_monodromy_finds_the_kept_solutions_of_rank_two_again():
     anew, kept = compute_generic(3, 2), generic_solutions(3, 2)
     assert anew.paths.confirmed
@@ -69,47 +71,141 @@ def test_a_damaged_file_is_noticed(tmp_path, monkeypatch):
         module._read(2, 2)
 
 
-def test_there_and_back_again():
-    kept, rng = generic_solutions(2, 2), np.random.default_rng(0)
-    start, end = (kept.xx, kept.yx), (module._symmetric(rng, 2), module._complex(rng, 2, 2))
-    there = regular(parameter_track(kept.solutions, start, end, 2), 2, 2)
-    back = regular(parameter_track(there, end, start, 2), 2, 2)
+@pytest.mark.parametrize(("m", "rank"), [(2, 1), (2, 2), (3, 2)])
+def test_there_and_back_again(m, rank):
+    kept, rng = compute_generic(m, rank) if rank == 1 else generic_solutions(m, rank), np.random.default_rng(0)
+    end = module._random_moments(rng, m)
+    there = regular(parameter_track(kept.solutions, kept.moments, end, rank))
+    back = regular(parameter_track(there, end, kept.moments, rank))
     assert same_set(kept.solutions, back)
     assert not same_set(kept.solutions, there)
 
 
+@dataclass(frozen=True)
 class Quadratic:
     """z₁² = (t·c + (1 − t)·d) z₀², whose paths are ± a square root; d = 0 makes them meet."""
 
-    def __call__(self, z, t, params, frame):
-        c, d = params
-        return jnp.stack([z[1] ** 2 - (t * c + (1 - t) * d) * z[0] ** 2])
+    c: complex
+    d: complex
+    homogeneous = 2
 
-    def recentre(self, z, frame):
-        return z, frame
+    def take(self, index):
+        return self
+
+    def linear(self, z, t):
+        level = t * self.c + (1 - t) * self.d
+        return Linearised((z[:, 1] ** 2 - level * z[:, 0] ** 2)[:, None],
+                      np.stack([-2 * level * z[:, 0], 2 * z[:, 1]], 1)[:, None],
+                      -((self.c - self.d) * z[:, 0] ** 2)[:, None])  # fmt: skip
+
+    def recentre(self, z, rates):
+        return self, z, rates
+
+    def solutions(self, z):
+        with np.errstate(all="ignore"):
+            return z[:, 1:] / z[:, :1]
 
 
 class Escaping(Quadratic):
     """t z₁² = c z₀²: both roots go to infinity as t → 0."""
 
-    def __call__(self, z, t, params, frame):
-        return jnp.stack([t * z[1] ** 2 - params[0] * z[0] ** 2])
+    def linear(self, z, t):
+        slopes = np.stack([-2 * self.c * z[:, 0], 2 * t * z[:, 1]], 1)
+        return Linearised((t * z[:, 1] ** 2 - self.c * z[:, 0] ** 2)[:, None], slopes[:, None], (z[:, 1] ** 2)[:, None])
 
 
-def run(homotopy, c, d):
-    root = np.sqrt(np.asarray(c, complex))
-    starts = np.array([[1, root], [1, -root]])
-    params = tuple(np.full(2, value, complex) for value in (c, d))
-    return track(homotopy, starts, np.zeros((2, 1)), params)
+def run(homotopy):
+    root = np.sqrt(homotopy.c)
+    return track(homotopy, np.array([[1, root], [1, -root]]))
 
 
 def test_ends_of_paths_are_told_apart():
-    fine = run(Quadratic(), 1 + 1j, 2.0)
+    fine = run(Quadratic(1 + 1j, 2.0))
     assert fine.ends.tolist() == [End.FINITE] * 2
-    values = fine.points[:, 1] / fine.points[:, 0]
-    np.testing.assert_allclose(values**2, 2.0, rtol=1e-7)
-    assert run(Quadratic(), 1 + 1j, 0.0).ends.tolist() == [End.SINGULAR] * 2
-    assert run(Escaping(), 1 + 1j, 0.0).ends.tolist() == [End.INFINITE] * 2
+    np.testing.assert_allclose(fine.solutions[:, 0] ** 2, 2.0, rtol=1e-14)
+    assert fine.solutions[0] == -fine.solutions[1]
+    assert run(Quadratic(1 + 1j, 0j)).ends.tolist() == [End.SINGULAR] * 2
+    assert run(Escaping(1 + 1j, 0j)).ends.tolist() == [End.INFINITE] * 2
+
+
+def test_many_paths_are_their_own():
+    """More than one block of them, on threads, with some that end early."""
+    angles = np.linspace(0.1, 3, 1300)
+    one = Quadratic(1 + 1j, 2.0)
+    together = track(one, np.tile([[1, np.sqrt(one.c)]], (angles.size, 1)))
+    alone = track(one, np.array([[1, np.sqrt(one.c)]]))
+    assert (together.ends == End.FINITE).all()
+    np.testing.assert_allclose(together.solutions[:, 0], alone.solutions[0, 0], rtol=1e-13)
+    assert (together.steps == alone.steps[0]).all()
+    assert track(one, np.zeros((0, 2))).ends.size == 0
+
+
+def complex_normal(rng, *shape):
+    return rng.normal(size=shape) + 1j * rng.normal(size=shape)
+
+
+@pytest.mark.parametrize(("m", "rank"), [(2, 1), (2, 2), (3, 1), (3, 2), (4, 3), (4, 4)])
+def test_equations_of_a_rank_match_jax(m, rank):
+    """The equations and both derivatives, against the census's own equations in JAX and its automatic derivatives."""
+    rng = np.random.default_rng([m, rank])
+    count, size = 3, 1 + rank * (rank + 1) // 2 + (m - rank) * rank
+    frames = np.linalg.qr(complex_normal(rng, count, m, m))[0]
+    if rank == m:  # where the equations are of S itself
+        frames = np.broadcast_to(np.eye(m, dtype=complex), frames.shape)
+    start, end = (Diagonal(complex_normal(rng, count, m), complex_normal(rng, count, m, m)) for _ in range(2))
+    z, t = complex_normal(rng, count, size), rng.uniform(size=count)
+
+    def equations(z, t, start, end, frame):
+        xx = jnp.diag(jnp.exp(t * start.logs + (1 - t) * end.logs))
+        yx = t * start.yx + (1 - t) * end.yx
+        if rank == m:
+            return full_rank(z[1:], xx, yx, z[0])
+        chart = Chart(frame[:, :rank], frame[:, rank:])
+        s, p = chart_gram(z[1:], chart)
+        rows = p.T @ equation_matrix(s, xx, yx, z[0])
+        return jnp.concatenate([pack(rows @ p), (rows @ chart.complement).ravel()])
+
+    have = Parameters(rank, start, end, frames).linear(z, t)
+    arguments = (z, t + 0j, start, end, frames)
+    np.testing.assert_allclose(have.value, jax.vmap(equations)(*arguments), rtol=1e-10)
+    for part, index in ((have.jacobian, 0), (have.rate, 1)):
+        wanted = jax.vmap(jax.jacfwd(equations, argnums=index, holomorphic=True))(*arguments)
+        np.testing.assert_allclose(part, wanted, rtol=1e-10, atol=1e-10 * np.abs(wanted).max())
+
+
+def test_total_degree_matches_jax():
+    rng = np.random.default_rng(1)
+    homotopy = TotalDegree(complex_normal(rng, 3), complex_normal(rng, 3, 3), complex_normal(rng, 6), 0.3 + 1j)
+    z, t = complex_normal(rng, 4, 7), rng.uniform(size=4)
+
+    def equations(z, t):
+        simple = homotopy.gamma * t * (z[1:] ** 2 - homotopy.constants * z[0] ** 2)
+        return simple + (1 - t) * full_rank(z[1:], jnp.diag(homotopy.values), jnp.asarray(homotopy.yx), z[0])
+
+    have = homotopy.linear(z, t)
+    np.testing.assert_allclose(have.value, jax.vmap(equations)(z, t), rtol=1e-10)
+    for part, index in ((have.jacobian, 0), (have.rate, 1)):
+        wanted = jax.vmap(jax.jacfwd(equations, argnums=index, holomorphic=True))(z, t + 0j)
+        np.testing.assert_allclose(part, wanted, rtol=1e-10, atol=1e-10 * np.abs(wanted).max())
+
+
+def test_a_moved_frame_has_the_same_points_and_tangents():
+    rng = np.random.default_rng(2)
+    m, rank, size = 4, 2, 1 + 3 + 4
+    side = Diagonal(complex_normal(rng, 3, m), complex_normal(rng, 3, m, m))
+    before = Parameters(rank, side, side, np.linalg.qr(complex_normal(rng, 3, m, m))[0])
+    z, rates = complex_normal(rng, 3, 2, size), complex_normal(rng, 3, 2, size)
+    z[0, 0, 4:] *= 1e-3  # this one may stay where it is
+    after, moved, turned = before.recentre(z, rates)
+    np.testing.assert_array_equal(after.frames[0], before.frames[0])
+    np.testing.assert_allclose(moved[1:, 0, 4:], 0, atol=1e-14)
+
+    def values(family, base, slope):
+        return np.stack([family.solutions(base[:, i] + 1e-6 * slope[:, i]) for i in range(2)])
+
+    np.testing.assert_allclose(values(before, z, 0 * z), values(after, moved, 0 * z), rtol=1e-12)
+    change = values(before, z, rates) - values(before, z, -rates)
+    np.testing.assert_allclose(values(after, moved, turned) - values(after, moved, -turned), change, rtol=1e-6)
 
 
 def test_linear_solver_matches_numpy():
