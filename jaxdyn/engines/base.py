@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Device: TypeAlias = Any  # jax.Device, which type checkers see as a variable
@@ -73,6 +74,11 @@ def batch_size(states: Any, params: Any) -> int:
 
 def in_jax_dtype(leaf: Any) -> np.ndarray:
     """The leaf on the host in the dtype JAX will compute in; not copied if it is so already."""
+    if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+        raise ValueError(
+            "states, data: typed random keys are no numbers; hold jax.random.key_data(keys), and in the step take "
+            "jax.random.wrap_key_data of it"
+        )
     leaf = np.asarray(leaf)
     return np.asarray(leaf, jax.dtypes.canonicalize_dtype(leaf.dtype.newbyteorder("=")))
 

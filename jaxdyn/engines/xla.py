@@ -60,6 +60,7 @@ _STAGES = {
     "cpu": (Stage(2**14, 512, 1024), Stage(2**17, 128, 2048), Stage(2**62, 32, 8192)),
     "accelerator": (Stage(2**14, 2**16, 1024), Stage(2**17, 2**13, 2048), Stage(2**62, 2**10, 8192)),
 }
+_ALONE = Stage(2**62, 1, 1024, unchecked=1)  # no idle lane, no step too many: each would print as well
 _HELD = {"cpu": 2**20, "accelerator": 2**28}  # numbers of all lanes together
 
 
@@ -100,12 +101,14 @@ def run(
         advance = _compiled_chunk(step, done, record)
     except TypeError:  # functions that cannot be hashed, such as bound methods of modules with arrays
         advance = _compiled_chunk.__wrapped__(step, done, record)
-    if on_cpu and _calls_lapack(step, states, params):
+    traits = _traits(step, states, params)
+    if on_cpu and traits.calls_lapack:
         devices, threads = devices[:1], 1
     else:
         threads = (os.cpu_count() or 1) if on_cpu else 1
     per_device = max(1, threads // len(devices))
-    for stage in _stages("cpu" if on_cpu else "accelerator", states, params):
+    stages = _stages("cpu" if on_cpu else "accelerator", states, params)
+    for stage in [_ALONE] if traits.has_effects else stages:
         waiting = np.arange(n_trials) if order is None else np.asarray(order)
         batch.queue.extend(waiting[batch.status[waiting] == _RUNNING].tolist())
         workers = [device for device in devices for _ in range(per_device)]
@@ -126,19 +129,29 @@ def _stages(kind: str, states: Any, params: Any) -> list[Stage]:
 _LAPACK = re.compile(r"\b(lu|eigh?|svd|qr|geqrf|householder_product|cholesky|triangular_solve|schur|hessenberg)\[")
 
 
-def _calls_lapack(step: StepFunction, states: Any, params: Any) -> bool:
-    """Whether the step calls linear-algebra libraries: two threads in them deadlock in XLA's thread pool."""
+class _Traits(NamedTuple):
+    """Of a step: whether it calls linear-algebra libraries (two threads in them deadlock in XLA's thread pool), and
+    whether it does anything but compute, such as printing.
+    """
+
+    calls_lapack: bool
+    has_effects: bool
+
+
+def _traits(step: StepFunction, states: Any, params: Any) -> _Traits:
     leaves, structure = jax.tree.flatten(one_trial((states, params)))
+    kinds = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
     try:
-        return _looked_up(step, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+        return _looked_up(step, structure, kinds)
     except TypeError:  # as above
-        return _looked_up.__wrapped__(step, structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+        return _looked_up.__wrapped__(step, structure, kinds)
 
 
 @functools.lru_cache(maxsize=256)
-def _looked_up(step: StepFunction, structure: Any, kinds: tuple[Any, ...]) -> bool:
+def _looked_up(step: StepFunction, structure: Any, kinds: tuple[Any, ...]) -> _Traits:
     one = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*kind) for kind in kinds])
-    return bool(_LAPACK.search(str(jax.make_jaxpr(step)(*one))))
+    closed = jax.make_jaxpr(step)(*one)
+    return _Traits(bool(_LAPACK.search(str(closed))), bool(closed.effects))
 
 
 class _Batch:

@@ -243,8 +243,8 @@ class Problem:
                 )
             if paths.infinite:
                 notes.append(
-                    f"rank {rank}: {paths.infinite} of {paths.started} solutions seem infinite: X is nearly singular "
-                    "or λ tiny, and large equilibria may be missing"
+                    f"rank {rank}: {paths.infinite} of {paths.started} solutions seem infinite (X is nearly "
+                    "singular or a multiple of I, or λ tiny): large equilibria may be missing"
                 )
             if not paths.confirmed and rank:
                 notes.append(f"rank {rank}: {paths.check}")

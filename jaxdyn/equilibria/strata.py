@@ -235,7 +235,7 @@ def refine(grams: np.ndarray, rank: int, xx: np.ndarray, yx: np.ndarray) -> tupl
     if not grams.shape[0]:
         return grams, np.zeros(0, bool)
     refined, moved, residual, smallest = blockwise(_refine(rank), grams, xx, yx, size=64)
-    trusted = (moved < 1e-3) & (residual < 1e-9) & (smallest > 0)
+    trusted = (moved < 1e-3) & (residual < 1e-11) & (smallest > 0)
     return np.where(trusted[:, None, None], refined, grams), trusted
 
 
@@ -263,6 +263,9 @@ def refine_one(s: Array, xx: Array, yx: Array, rank: int, steps: int = 4) -> tup
     state, norm = state_of(end), jnp.linalg.norm(end)
     gram = state.encoder.T @ state.encoder
     field = system.field(0.0, state, moments)
-    residual = jnp.maximum(jnp.abs(field.encoder).max(), jnp.abs(field.predictor).max()) / norm
+    # Against the field's terms: where these are large and cancel, rounding leaves more than of the state itself.
+    sizes = [jnp.linalg.norm(part) for part in (*state, xx, yx)]
+    terms = norm + (sizes[0] + sizes[1]) * (sizes[0] * sizes[1] * sizes[2] + sizes[0] * sizes[3])
+    residual = jnp.maximum(jnp.abs(field.encoder).max(), jnp.abs(field.predictor).max()) / terms
     moved = jnp.linalg.norm(gram - s) / jnp.linalg.norm(s)
     return gram, moved, residual, jnp.linalg.eigvalsh(gram)[m - rank] / jnp.linalg.norm(gram) - 1e-14

@@ -201,7 +201,7 @@ def _trial(system: Any, rank: int, n: int) -> Any:
         refined, moved, residual, smallest = refine_one(gram / reduced.unit, reduced.xx, reduced.yx, rank, _NEWTON)
         state = lift(refined * reduced.unit, rank, n, here, moments)
         stable = linearise(here, state, moments).verdict == Verdict.STABLE
-        return stable & (residual < 1e-9) & (smallest > 0) & (moved < 0.2), refined * reduced.unit
+        return stable & (residual < 1e-11) & (smallest > 0) & (moved < 0.2), refined * reduced.unit
 
     return jax.jit(jax.vmap(one))
 

@@ -341,6 +341,17 @@ def test_tiny_weight_decays_at_m_1(decay):
     assert len(found) == 3 or not found.complete
 
 
+@pytest.mark.parametrize("decay", [1e-5, 1e-7, 2.5e-9, 1e-9])
+def test_small_weight_decays_lose_nothing(decay):
+    """Where terms of the field are 10⁹ times the state, rounding leaves more of it than of the state itself."""
+    found = equilibria(jd.StopGradient(decay), jd.Moments.scalar(1.0, 1.0), n=3)
+    assert found.complete
+    inner, outer = (radius**2 for radius in closed_form_radii(1.0, 1.0, decay))
+    np.testing.assert_allclose([item.gram[0, 0] for item in found], [0, inner, outer], rtol=1e-6)
+    random = [jd.Moments.random(jax.random.key(seed), 2) for seed in range(5)]
+    assert all(answer.complete for answer in census(jd.StopGradient(decay), random, n=1, stability_too=False))
+
+
 def test_diagonal_moments_can_have_equilibria_that_are_not_diagonal():
     """Beside the 3² combinations of decoupled modes, two mirror images with s₁₂ ≠ 0, proved in ball arithmetic."""
     x, y = np.diag([1.0, 0.011674193588234575]), np.diag([0.804686945478984, 0.048023495557021095])

@@ -31,7 +31,7 @@ from ..base import (
     save_times,
 )
 from .expressions import TooLarge, Unsupported
-from .kernel import build
+from .kernel import Kernel, build
 from .layout import Layout, address, readable
 from .module import JOB
 from .program import Program
@@ -137,10 +137,17 @@ def supports(step: StepFunction, done: DoneFunction | None, states: Any, params:
     """Whether the CPU kernel of these functions can be made; if so, it is then compiled and kept."""
     states, params = (jax.tree.map(in_jax_dtype, tree) for tree in (states, params))
     try:
-        compiled_program(step, done, record, one_trial(states), one_trial(params), None)
+        one, other = one_trial(states), one_trial(params)
+        _, kernel = _cached(_built, (step, done, record, _Example(one), _Example(other), None, _x64()))
+        if kernel.text.count("\n") > _PROMPT:
+            return False
+        compiled_program(step, done, record, one, other, None)
     except (Unsupported, ImportError):
         return False
     return True
+
+
+_PROMPT = 25_000  # lines of a kernel that are compiled in about two seconds
 
 
 class _Example:
@@ -179,13 +186,22 @@ def _cached(function: Any, arguments: tuple[Any, ...]) -> Any:
 
 
 @functools.lru_cache(maxsize=128)
-def _compiled_program(
+def _built(
     step: Any, done: Any, record: Any, state: _Example, param: _Example, lanes: Any, x64: Any
-) -> tuple[Program, Any]:
+) -> tuple[Program, Kernel]:
     from . import native  # llvmlite is imported when something is compiled
 
     program = _traced(step, done, record, state.tree, param.tree)
-    kernel = build(program, lanes, native.features())
+    return program, build(program, lanes, native.features())
+
+
+@functools.lru_cache(maxsize=128)
+def _compiled_program(
+    step: Any, done: Any, record: Any, state: _Example, param: _Example, lanes: Any, x64: Any
+) -> tuple[Program, Any]:
+    from . import native
+
+    program, kernel = _cached(_built, (step, done, record, state, param, lanes, x64))
     known = _KERNELS.get(kernel.text)
     if known is None:
         known = _KERNELS[kernel.text] = native.compile_kernel(kernel)
@@ -199,6 +215,8 @@ _KERNELS: OrderedDict[str, Any] = OrderedDict()  # by text: equal programs of di
 
 def _traced(step: Any, done: Any, record: Any, state: Any, param: Any) -> Program:
     stepped, new = trace(step, state, param)
+    if stepped.effects:
+        raise Unsupported(f"an effect ({', '.join(sorted(map(str, stepped.effects)))})")
     _check_new_state(state, new)
     judged = trace(done, state, state, param)[0] if done is not None else None
     recorded, saved, value = None, Layout(()), None

@@ -59,6 +59,20 @@ class Graph:
         value = np.asarray(value).astype(dtype)[()]
         return self._add(Node("constant", (), dtype, value), ("constant", dtype, value.tobytes()))
 
+    def void(self, dtype: str) -> int:
+        """A zero that says that nothing is there: times anything, even infinity, it is itself.
+
+        The zeros of constant masks are such, as of `jnp.eye` and of the basis along which `jax.jacfwd` goes.
+        """
+        return self._add(Node("constant", (), dtype, np.asarray(0).astype(dtype)[()]), ("void", dtype))
+
+    def is_void(self, place: int) -> bool:
+        return self._known.get(("void", self.nodes[place].dtype)) == place
+
+    def _is_false(self, place: int) -> bool:
+        node = self.nodes[place]
+        return node.op == "constant" and node.dtype == "bool" and not node.value
+
     def unsupported(self, what: str, dtype: str) -> int:
         """A node that cannot be code; see `contracted`."""
         return self._add(Node("unsupported", (), dtype, what))
@@ -75,6 +89,12 @@ class Graph:
             dtype = "bool" if op in _COMPARISONS or op == "is_finite" else self.nodes[args[-1]].dtype
         if op in _COMMUTATIVE:
             args = tuple(sorted(args))
+        if any(self.is_void(arg) for arg in args):
+            there = self._with_void(op, args, dtype)
+            if there is not None:
+                return there
+        if op == "convert" and dtype.startswith("float") and self._is_false(args[0]):
+            return self.void(dtype)
         if all(self.is_constant(arg) for arg in args):
             folded = _fold(op, [self.value(arg) for arg in args], dtype)
             if folded is not None:
@@ -86,8 +106,17 @@ class Graph:
         node = self.nodes[place]
         return float(node.value) if node.op == "constant" else None
 
+    def _with_void(self, op: str, args: Sequence[int], dtype: str) -> int | None:
+        if op == "mul" or op in ("neg", "convert") or (op == "div" and self.is_void(args[0])):
+            return self.void(dtype)
+        if op == "add":
+            return args[1] if self.is_void(args[0]) else args[0]
+        if op == "sub":
+            return args[0] if self.is_void(args[1]) else self.apply("neg", args[1])
+        return None
+
     def _simplified(self, op: str, args: Sequence[int], dtype: str) -> int | None:
-        """The same value by less work, for finite numbers (0·x is 0); None if there is no such way."""
+        """The same value by less work, for any numbers (infinite ones, −0), or None."""
         if op in ("add", "mul", "sub", "div"):
             return self._simple_arithmetic(op, *args, dtype=dtype)
         if op == "neg" and self.nodes[args[0]].op == "neg":
@@ -109,15 +138,18 @@ class Graph:
     def _simple_arithmetic(self, op: str, a: int, b: int, dtype: str) -> int | None:
         left, right = self._number(a), self._number(b)
         floating = dtype.startswith("float")
-        if op == "add":
-            return b if left == 0 else a if right == 0 else None
+        nothing = [number == 0 and (not floating or math.copysign(1, number) < 0) for number in (left, right)]
+        if op == "add":  # −0.0 alone changes nothing
+            return b if nothing[0] else a if nothing[1] else None
         if op == "sub":
-            return a if right == 0 else self.apply("neg", b) if left == 0 and floating else None
+            if right == 0 and (not floating or not nothing[1]):
+                return a
+            return self.apply("neg", b) if floating and nothing[0] else None
         if op == "mul":
             for number, other, constant in ((left, b, a), (right, a, b)):
                 if number == 1:
                     return other
-                if number == 0:
+                if number == 0 and not floating:
                     return constant
                 if number == -1 and floating:
                     return self.apply("neg", other)

@@ -38,7 +38,7 @@ def build(program: Program, lanes: int | None, features: Any) -> Kernel:
         graph = Graph(limit=4 * _STRAIGHT_IF_SMALL)
         parts = scalarised(program, graph)
         count, n_state = len(graph.live([*parts.new, *parts.judged])), len(program.state.elements)
-        if count <= (_STRAIGHT_IF_SMALL if n_state <= _SMALL else _STRAIGHT):
+        if count <= (_STRAIGHT_IF_SMALL if n_state <= _SMALL else _STRAIGHT) and n_state <= _IN_REGISTERS:
             return _Text(program, lanes or fill * features.small_lanes(n_state), features).small(graph, parts)
     except TooLarge:
         pass
@@ -48,6 +48,7 @@ def build(program: Program, lanes: int | None, features: Any) -> Kernel:
 # Operations that are still written out inside the loop. Beyond this, loops over array elements were measured to be as
 # fast and compile sooner; with few state elements (an integrator of a small system) writing out stays ahead.
 _STRAIGHT, _STRAIGHT_IF_SMALL, _SMALL = 4000, 20_000, 32
+_IN_REGISTERS = 512  # elements of a state that go around the loop as values; more take LLVM for ever
 _LARGEST = 4096  # numbers of a trial; beyond it the lanes' memory outgrows the caches, and libraries are better
 
 
@@ -330,7 +331,9 @@ class _Text:
         self.module.retire_function()
         if self.module.program.record:
             self.module.save_functions()
-        text = [*mathematics.definitions(self.module.helpers, self.module.lanes), *self.module.functions]
+        tables = [f"{name} = {text}" for text, name in self.module.tables.items()]
+        helpers = mathematics.definitions(self.module.helpers, self.module.lanes)
+        text = [*tables, *helpers, *self.module.functions]
         text += [
             'attributes #0 = { nounwind }',
             'attributes #1 = { nounwind noinline }',

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .scalarise import type_of
+from .rules import type_of
 from .vectors import size_of
 
 

@@ -44,7 +44,9 @@ def definitions(helpers: Iterable[tuple[str, str]], lanes: int) -> list[str]:
 def _head(function: str, dtype: str, lanes: int) -> str:
     kind = f"<{lanes} x {'double' if dtype == 'float64' else 'float'}>"
     arguments = f"{kind} %x, {kind} %y" if function in _TWO else f"{kind} %x"
-    return f"define internal {kind} @{symbol(function, dtype, lanes)}({arguments}) #0 {{"
+    # A call of the library in each lane is long: it is not written out wherever it is used.
+    attributes = "#1" if function in LIBRARY else "#0"
+    return f"define internal {kind} @{symbol(function, dtype, lanes)}({arguments}) {attributes} {{"
 
 
 def _library(function: str, dtype: str, lanes: int) -> str:

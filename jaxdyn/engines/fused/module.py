@@ -27,6 +27,7 @@ class Module:
         self.program, self.lanes, self.features = program, lanes, features
         self.functions: list[str] = []
         self.helpers: set[tuple[str, str]] = set()
+        self.tables: dict[str, str] = {}
         self.temporaries = 0
         state, params, saved = (layout.offsets(lanes)[-1] for layout in (program.state, program.params, program.saved))
         self.areas, end = {}, 0
@@ -40,7 +41,7 @@ class Module:
         self.work_end = end
 
     def code(self) -> Code:
-        return Code(self.lanes, helpers=self.helpers)
+        return Code(self.lanes, helpers=self.helpers, tables=self.tables)
 
     def finish(self, code: Code, head: str) -> None:
         self.functions.append("\n".join([head + " {", *code.lines, "}"]))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .expressions import Graph
-from .scalarise import type_of
+from .rules import type_of
 from .vectors import Code, emit, size_of
 
 Index = tuple[Any, ...]  # of an element: numbers, or names of loop counters in the code
@@ -43,19 +43,28 @@ def current_label(code: Code) -> str:
 
 
 class Memory(NamedTuple):
-    """An array in memory: element i is at base + (offset + i·strides) vectors."""
+    """An array in memory: element i is at base + (offset + i·strides) vectors, or numbers that all lanes share."""
 
     shape: tuple[int, ...]
     dtype: str
     base: str
     start: int  # bytes
     strides: tuple[int, ...]  # vectors
+    shared: bool = False
+
+    def step(self, code: Code) -> int:
+        """Bytes from one element to the next."""
+        return size_of(self.dtype) * (1 if self.shared else code.lanes)
+
+    def load(self, code: Code, index: Index) -> str:
+        place = self.address(code, index)
+        return code.load_spread(self.dtype, place) if self.shared else code.load(self.dtype, place)
 
     def build(self, graph: Graph, index: Index) -> int:
         return graph.input((self, index), self.dtype)
 
     def address(self, code: Code, index: Index) -> str:
-        step = size_of(self.dtype) * code.lanes
+        step = self.step(code)
         constant = self.start
         moving = []
         for i, stride in zip(index, self.strides, strict=True):
@@ -156,13 +165,15 @@ class Workspace:
     def emitted(self, graph: Graph, places: Sequence[int]) -> list[str]:
         def load(name: tuple[Memory, Index]) -> str:
             memory, index = name
-            return self.code.load(memory.dtype, memory.address(self.code, index))
+            return memory.load(self.code, index)
 
         return emit(self.code, graph, places, load)
 
     def stored(self, value: Value) -> Memory:
         if isinstance(value, Memory):
             return value
+        if isinstance(value, Constant) and value.dtype != "bool" and value.array.size:
+            return value.table()
         room = self.room(value.shape, value.dtype)
         self.write(value, room)
         return room
@@ -173,7 +184,10 @@ class Workspace:
 
         @functools.cache
         def table() -> Memory:
-            """Written where it is first read, which is outside of any loop: `prepare` sees to it."""
+            """Numbers of the module; truth values are written where they are first read, outside of any loop."""
+            if str(array.dtype) != "bool":
+                base = self.code.table(array.ravel().tolist(), str(array.dtype))
+                return Memory(array.shape, str(array.dtype), base, 0, row_major(array.shape), shared=True)
             room = self.room(array.shape, str(array.dtype))
             for index in np.ndindex(array.shape):
                 number = self.code.splat(array[index], room.dtype)
@@ -186,7 +200,7 @@ class Workspace:
         """value[axes(index)]; a memory stays one where `axes` is linear, which its values at the corners show."""
         if not isinstance(value, Memory):
             return Lazy(tuple(shape), value.dtype, lambda graph, index: value.build(graph, axes(index)))
-        step = size_of(value.dtype) * self.code.lanes
+        step = value.step(self.code)
         corner = [0] * len(shape)
         at = lambda index: int(np.dot(axes(tuple(index)), value.strides)) if value.strides else 0  # noqa: E731
         first = at(corner)

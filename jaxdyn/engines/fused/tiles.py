@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 from jax.extend import core as jex
 
+from . import mathematics
 from .elementwise import ELEMENTWISE, elementwise, tree
 from .expressions import Graph, Unsupported
 from .places import Constant, Index, Lazy, Memory, Value, Workspace, loop, number, row_major, uniform
-from .scalarise import RULES, apply_rule, constant_places, inner_jaxpr, literal, type_of
-from .vectors import Code, size_of
+from .rules import RULES, constant_places, literal, type_of
+from .scalarise import apply_rule, inner_jaxpr
+from .vectors import Code
 
 _DEPTH = 64  # terms of a sum that are written out
 _LONGEST = 60_000  # lines of code
@@ -222,8 +224,11 @@ class _Emitter:
         axes, op = equation.params["axes"], _REDUCTIONS[equation.primitive.name]
         kept = [axis for axis in range(len(x.shape)) if axis not in axes]
         inner = [range(x.shape[axis]) for axis in axes]
-        if not 0 < int(np.prod([len(each) for each in inner])) <= _DEPTH * _DEPTH or 0 in x.shape:
+        terms = int(np.prod([len(each) for each in inner]))
+        if not 0 < terms <= _DEPTH * _DEPTH or 0 in x.shape:
             return self.written_out(equation, [x])
+        if isinstance(x, Lazy) and (terms > _DEPTH or _is_dear(x)):
+            x = self.space.stored(x)  # by a loop: written out for each term of the sum it would be long
 
         def build(graph: Graph, index: Index) -> int:
             places = []
@@ -242,11 +247,12 @@ class _Emitter:
         free_x = [axis for axis in range(len(x.shape)) if axis not in (*over_x, *batch_x)]
         free_y = [axis for axis in range(len(y.shape)) if axis not in (*over_y, *batch_y)]
         floating = dtype.startswith("float") and x.dtype == dtype and y.dtype == dtype
-        if not floating or not free_x or not free_y or 0 in (*x.shape, *y.shape):
+        if not floating or 0 in (*x.shape, *y.shape):
             return self.written_out(equation, [x, y])
-        x, y = self.space.stored(x), self.space.stored(y)
+        x, free_x = self._with_free_axis(self.space.stored(x), free_x)
+        y, free_y = self._with_free_axis(self.space.stored(y), free_y)
         batch = [x.shape[axis] for axis in batch_x]
-        room = self.space.room(equation.outvars[0].aval.shape, dtype)
+        room = self.space.room((*batch, *(x.shape[a] for a in free_x), *(y.shape[a] for a in free_y)), dtype)
         depth = list(itertools.product(*(range(x.shape[axis]) for axis in over_x)))
         n_batch, n_left = len(batch), len(free_x)
         heads = [*batch, *(x.shape[a] for a in free_x[:-1]), *(y.shape[a] for a in free_y[:-1])]
@@ -258,7 +264,7 @@ class _Emitter:
                 full: list[Any] = [0] * len(memory.shape)
                 for axis, i in zip(itertools.chain(*axes), itertools.chain(*parts), strict=True):
                     full[axis] = i
-                return self.code.load(dtype, memory.address(self.code, tuple(full)))
+                return memory.load(self.code, tuple(full))
 
             def block(rows: list[Any], columns: list[Any]) -> None:
                 sums: dict[tuple[int, int], str] = {}
@@ -272,7 +278,14 @@ class _Emitter:
                     self.code.store(dtype, value, room.address(self.code, place))
 
             self._blocks(x.shape[free_x[-1]], y.shape[free_y[-1]], block)
-        return [room]
+        shape = tuple(equation.outvars[0].aval.shape)
+        return [room._replace(shape=shape, strides=row_major(shape))]
+
+    def _with_free_axis(self, memory: Memory, free: list[int]) -> tuple[Memory, list[int]]:
+        """A vector is a matrix of one row."""
+        if free:
+            return memory, free
+        return memory._replace(shape=(*memory.shape, 1), strides=(*memory.strides, 0)), [len(memory.shape)]
 
     def _multiply_add(self, dtype: str, a: str, b: str, total: str | None) -> str:
         kind = self.code.vector(dtype)
@@ -319,9 +332,15 @@ class _Emitter:
         return [*carry, *rooms]
 
     def _row(self, memory: Memory, k: int) -> Memory:
-        step = size_of(memory.dtype) * self.code.lanes
-        start = memory.start + k * memory.strides[0] * step
+        start = memory.start + k * memory.strides[0] * memory.step(self.code)
         return memory._replace(shape=memory.shape[1:], strides=memory.strides[1:], start=start)
+
+
+def _is_dear(value: Lazy) -> bool:
+    """Whether an element takes a call of a mathematical function."""
+    graph = Graph()
+    place = value.build(graph, (0,) * len(value.shape))
+    return any(graph.nodes[k].op in mathematics.FUNCTIONS for k in graph.live([place]))
 
 
 # Of constants, these are computed when the code is written: indices and masks, not large products.

@@ -41,6 +41,7 @@ class Code:
     lanes: int
     lines: list[str] = field(default_factory=list)
     helpers: set[tuple[str, str]] = field(default_factory=set)
+    tables: dict[str, str] = field(default_factory=dict)  # arrays of the module, by their text, and their names
     count: int = 0
 
     def name(self, stem: str = "v") -> str:
@@ -74,6 +75,21 @@ class Code:
             raw = self.let(f"load <{self.lanes} x i8>, ptr {address}, align {min(64, size)}")
             return self.let(f"icmp ne <{self.lanes} x i8> {raw}, zeroinitializer")
         return self.let(f"load {self.vector(dtype)}, ptr {address}, align {min(64, size)}")
+
+    def load_spread(self, dtype: str, address: str) -> str:
+        """One number from memory, in every lane."""
+        kind = scalar_type(dtype)
+        one = self.let(f"load {kind}, ptr {address}, align {size_of(dtype)}")
+        first = self.let(f"insertelement {self.vector(dtype)} poison, {kind} {one}, i64 0")
+        zeros = f"<{self.lanes} x i32> zeroinitializer"
+        return self.let(f"shufflevector {self.vector(dtype)} {first}, {self.vector(dtype)} poison, {zeros}")
+
+    def table(self, numbers: Sequence[Any], dtype: str) -> str:
+        """The address of an array of the module with these numbers, one of each."""
+        kind = scalar_type(dtype)
+        listed = ", ".join(f"{kind} {literal(number, dtype)}" for number in numbers)
+        text = f"internal unnamed_addr constant [{len(numbers)} x {kind}] [{listed}], align 64"
+        return self.tables.setdefault(text, f"@table{len(self.tables)}")
 
     def store(self, dtype: str, value: str, address: str) -> None:
         size = size_of(dtype) * self.lanes

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .base import Carried, Flow, Held, plus
+from .base import Carried, Flow, Held, plus, total
 
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 10.0  # of the step size, as diffrax has them
 
@@ -64,7 +64,7 @@ class Adaptive(Flow):
             return jnp.sum((e / (held.atol + held.rtol * jnp.maximum(jnp.abs(y), jnp.abs(z)))) ** 2)
 
         count = sum(y.size for y in jax.tree.leaves(old))
-        return sum(jax.tree.leaves(jax.tree.map(leaf, error, old, new))) / count
+        return total(jax.tree.leaves(jax.tree.map(leaf, error, old, new))) / count
 
     def _scaled(self, tree: Any, old: Any, new: Any, held: Held) -> Any:
         return jnp.sqrt(self._mean_square(tree, old, new, held))

@@ -12,7 +12,9 @@ name in `ensemble.SOLVERS`.
 """
 
 import abc
-from collections.abc import Callable
+import functools
+import operator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -236,8 +238,13 @@ def plus(state: Any, *terms: tuple[Any, Any]) -> Any:
 def combination(factors: Any, trees: Any) -> Any:
     """Σ factor·tree, without the zeros."""
     chosen = [(factor, tree) for factor, tree in zip(factors, trees, strict=True) if not _is_zero(factor)]
-    return jax.tree.map(lambda *leaves: sum(f * leaf for (f, _), leaf in zip(chosen, leaves, strict=True)),
+    return jax.tree.map(lambda *leaves: total(f * leaf for (f, _), leaf in zip(chosen, leaves, strict=True)),
                         *(tree for _, tree in chosen))  # fmt: skip
+
+
+def total(terms: Iterable[Any]) -> Any:
+    """Their sum, from the first on: Python's begins with a zero, which changes that of −0."""
+    return functools.reduce(operator.add, terms)
 
 
 def _is_zero(factor: Any) -> bool:

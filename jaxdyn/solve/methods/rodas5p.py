@@ -8,7 +8,7 @@ from jax.flatten_util import ravel_pytree
 
 from ...linear import solve_linear
 from .adaptive import Adaptive
-from .base import Carried, Held
+from .base import Carried, Held, total
 
 # Steinebach (2023), in the form that needs no products with the Jacobian: the last stage is the error.
 GAMMA = 0.21193756319429014
@@ -53,12 +53,11 @@ class Rodas5P(Adaptive):
 
     def attempt(self, carried: Carried, held: Held, h: Any) -> tuple[Any, Any, Any]:
         stages, flat, back = self._stages(carried, held, h)
-        total = flat + sum(a * u for a, u in zip(A[-1], stages[:-1], strict=True))
-        return back(total + stages[-1]), back(stages[-1]), ()
+        return back(total([flat, *_products(A[-1], stages[:-1]), stages[-1]])), back(stages[-1]), ()
 
     def between(self, previous: Carried, carried: Carried, held: Held, x: Any) -> Any:
         stages, flat, back = self._stages(previous, held, carried.t - previous.t)
-        k1, k2, k3 = (sum(h * u for h, u in zip(row, stages, strict=True)) for row in DENSE)
+        k1, k2, k3 = (total(_products(row, stages)) for row in DENSE)
         end, _ = ravel_pytree(carried.state)
         return back((1 - x) * flat + x * (end + (1 - x) * (k1 + x * (k2 + x * k3))))
 
@@ -68,14 +67,18 @@ class Rodas5P(Adaptive):
         rate = lambda t, y: ravel_pytree(self.rate(t, back(y), held))[0]  # noqa: E731
         jacobian = jax.jacfwd(rate, argnums=1)(carried.t, flat)
         _, drift = jax.jvp(lambda t: rate(t, flat), (carried.t,), (jnp.ones_like(carried.t),))
-        size = flat.size
-        matrix = jnp.eye(size, dtype=flat.dtype) / (GAMMA * h) - jacobian
-        inverse = solve_linear(matrix, jnp.eye(size, dtype=flat.dtype))
+        eye = jnp.eye(flat.size, dtype=flat.dtype)
+        inverse = solve_linear(eye / (GAMMA * h) - jacobian, eye)
         stages: list[Any] = []
         for node, a, coupling, d in zip(C, A, COUPLING, D, strict=True):
-            y = flat + sum(factor * u for factor, u in zip(a, stages, strict=True))
+            y = total([flat, *_products(a, stages)])
             right = rate(carried.t + node * h, y)
-            right = right + sum(factor * u for factor, u in zip(coupling, stages, strict=True)) / h
+            if stages:
+                right = right + total(_products(coupling, stages)) / h
             right = right + (h * d) * drift
             stages.append(inverse @ right)
         return stages, flat, back
+
+
+def _products(factors: Any, vectors: Any) -> list[Any]:
+    return [factor * u for factor, u in zip(factors, vectors, strict=True) if factor != 0]

@@ -213,7 +213,9 @@ def test_constants_fold_and_common_expressions_are_computed_once():
         out = scalarise(closed, graph, [x])
         return [graph.nodes[place].op for place in graph.live([int(place) for place in np.ravel(out)])]
 
-    assert nodes(lambda x: x * 1 + 0) == ["input"] * 4
+    assert nodes(lambda x: x * 1 - 0) == ["input"] * 4
+    assert nodes(lambda x: x + -0.0) == ["input"] * 4
+    assert nodes(lambda x: x + 0.0).count("add") == 4  # of −0 it is +0
     assert nodes(lambda x: jnp.eye(2) @ x) == ["input"] * 4
     assert nodes(lambda x: jnp.sin(x[0, 0]) + jnp.sin(x[0, 0])).count("sin") == 1
     assert nodes(lambda x: x[0, 0] * (jnp.sqrt(jnp.pi) * 2)).count("mul") == 1

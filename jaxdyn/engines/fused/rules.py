@@ -1,0 +1,275 @@
+"""Primitives of arrays as scalar expressions: what is moved about, multiplied, summed and compared.
+
+A rule takes the graph, the equation of the jaxpr, and its arguments as arrays of places in the graph; `scalarise` has
+those of primitives that call functions.
+"""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from .elementwise import Places, tree
+from .expressions import Graph, Unsupported
+
+Rule = Callable[..., list[Places]]
+
+_TYPES = {"bool", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
+
+
+def type_of(aval: Any) -> str:
+    name = str(aval.dtype)
+    if name not in _TYPES:
+        raise Unsupported(f"the number type {name}")
+    return name
+
+
+def literal(atom: Any) -> np.ndarray:
+    """A literal of a jaxpr in the type it stands for, which its value need not have."""
+    return np.asarray(atom.val, atom.aval.dtype)
+
+
+def constant_places(graph: Graph, value: Any) -> Places:
+    value = np.asarray(value)
+    dtype = type_of(value)
+    return np.array([graph.constant(each, dtype) for each in value.ravel()], np.int64).reshape(value.shape)
+
+
+_TILE = 4  # rows and columns of a product computed together
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[Rule], Rule]:
+    """Register the rule of these primitives."""
+
+    def register(made: Rule) -> Rule:
+        RULES.update(dict.fromkeys(names, made))
+        return made
+
+    return register
+
+
+@rule("reshape", "squeeze", "expand_dims")
+def _reshape(graph: Any, equation: Any, x: Any, *_):
+    return [x.reshape(equation.outvars[0].aval.shape)]
+
+
+@rule("optimization_barrier")
+def _barrier(graph: Any, equation: Any, *arrays: Any):
+    return list(arrays)
+
+
+@rule("platform_index")
+def _platform_index(graph: Any, equation: Any):
+    """Which of several ways to compute the same: the one for any platform, else the processor's."""
+    platforms = equation.params["platforms"]
+    for chosen, names in sorted(enumerate(platforms), key=lambda each: each[1] is not None):
+        if names is None or "cpu" in names:
+            return [np.array(graph.constant(chosen, "int32"))]
+    raise Unsupported("a function that differs from platform to platform")
+
+
+@rule("transpose")
+def _transpose(graph: Any, equation: Any, x: Any):
+    return [x.transpose(equation.params["permutation"])]
+
+
+@rule("broadcast_in_dim")
+def _broadcast(graph: Any, equation: Any, x: Any, *_):
+    shape, where = equation.params["shape"], equation.params["broadcast_dimensions"]
+    spread = np.ones(len(shape), int)
+    spread[list(where)] = x.shape
+    return [np.broadcast_to(x.reshape(spread), shape)]
+
+
+@rule("slice")
+def _slice(graph: Any, equation: Any, x: Any):
+    start, stop, step = (equation.params[key] for key in ("start_indices", "limit_indices", "strides"))
+    return [x[tuple(slice(*each) for each in zip(start, stop, step or (1,) * x.ndim, strict=True))]]
+
+
+@rule("rev")
+def _rev(graph: Any, equation: Any, x: Any):
+    return [np.flip(x, equation.params["dimensions"])]
+
+
+@rule("concatenate")
+def _concatenate(graph: Any, equation: Any, *arrays: Any):
+    return [np.concatenate(arrays, equation.params["dimension"])]
+
+
+@rule("stack")
+def _stack(graph: Any, equation: Any, *arrays: Any):
+    return [np.stack(arrays, equation.params["axis"])]
+
+
+@rule("unstack")
+def _unstack(graph: Any, equation: Any, x: Any):
+    return list(np.moveaxis(x, equation.params["axis"], 0))
+
+
+@rule("split")
+def _split(graph: Any, equation: Any, x: Any):
+    return np.split(x, np.cumsum(equation.params["sizes"])[:-1], equation.params["axis"])
+
+
+@rule("pad")
+def _pad(graph: Any, equation: Any, x: Any, fill: Any):
+    if any(low < 0 or high < 0 for low, high, _ in equation.params["padding_config"]):
+        raise Unsupported("pad with a negative width")
+    out = np.full(equation.outvars[0].aval.shape, fill.item())
+    config = equation.params["padding_config"]
+    out[tuple(slice(low, low + (size - 1) * (inner + 1) + 1 if size else low, inner + 1)
+              for (low, _, inner), size in zip(config, x.shape, strict=True))] = x  # fmt: skip
+    return [out]
+
+
+@rule("iota")
+def _iota(graph: Any, equation: Any):
+    aval, along = equation.outvars[0].aval, equation.params["dimension"]
+    return [constant_places(graph, np.asarray(np.indices(aval.shape)[along], aval.dtype))]
+
+
+@rule("gather", "scatter")
+def _by_index(graph: Any, equation: Any, x: Any, index: Any, *updates: Any):
+    """Constant places: the primitive itself is applied to the numbers of its operand's elements."""
+    positions = _constants(graph, index, equation.primitive.name)
+    if equation.params.get("update_jaxpr") is not None:
+        raise Unsupported(f"{equation.primitive.name} that combines values")
+    everything = np.concatenate([x.ravel(), *(update.ravel() for update in updates)])
+    with jax.ensure_compile_time_eval():
+        numbers = jax.numpy.arange(everything.size, dtype="int32")
+        pieces = [numbers[: x.size].reshape(x.shape), positions]
+        pieces += [numbers[x.size :].reshape(update.shape) for update in updates]
+        params = dict(equation.params)
+        if params.get("fill_value", 0) is None or "fill_value" in params:
+            params["fill_value"] = -1
+        out = np.asarray(equation.primitive.bind(*pieces, **params))
+    if (out < 0).any():
+        raise Unsupported(f"{equation.primitive.name} outside the array")
+    return [everything[out]]
+
+
+def _constants(graph: Graph, places: Places, what: str) -> np.ndarray:
+    flat = places.ravel().tolist()
+    if not all(graph.is_constant(place) for place in flat):
+        raise Unsupported(f"{what} at an index that differs from trial to trial")
+    return np.array([graph.value(place) for place in flat], graph.nodes[flat[0]].dtype).reshape(places.shape)
+
+
+@rule("dynamic_slice")
+def _dynamic_slice(graph: Any, equation: Any, x: Any, *starts: Any):
+    sizes = equation.params["slice_sizes"]
+    for axis, (start, size) in enumerate(zip(starts, sizes, strict=True)):
+        windows = [np.take(x, range(k, k + size), axis) for k in range(x.shape[axis] - size + 1)]
+        x = choose(graph, start.item(), windows)
+    return [x]
+
+
+def choose(graph: Graph, which: int, cases: list[Places]) -> Places:
+    """cases[which], with `which` clipped to their number, element by element."""
+    dtype = graph.nodes[which].dtype
+    chosen = cases[-1]
+    for k in range(len(cases) - 2, -1, -1):
+        here = graph.apply("le", which, graph.constant(k, dtype))
+        pairs = zip(chosen.ravel(), cases[k].ravel(), strict=True)
+        places = [graph.apply("select", here, int(no), int(yes), dtype=graph.nodes[int(yes)].dtype)
+                  for no, yes in pairs]  # fmt: skip
+        chosen = np.array(places, np.int64).reshape(chosen.shape)
+    return chosen
+
+
+@rule("dynamic_update_slice")
+def _dynamic_update(graph: Any, equation: Any, x: Any, update: Any, *starts: Any):
+    at = np.indices(update.shape)
+    for place, start in enumerate(starts):
+        if not graph.is_constant(start.item()):
+            raise Unsupported("dynamic_update_slice at an index that differs from trial to trial")
+        offset = min(max(int(graph.value(start.item())), 0), x.shape[place] - update.shape[place])
+        at[place] += offset
+    x = x.copy()
+    x[tuple(at)] = update
+    return [x]
+
+
+@rule("dot_general")
+def _dot(graph: Any, equation: Any, x: Any, y: Any):
+    (over_x, over_y), (batch_x, batch_y) = equation.params["dimension_numbers"]
+    dtype = type_of(equation.outvars[0].aval)
+    free_x = [axis for axis in range(x.ndim) if axis not in (*over_x, *batch_x)]
+    free_y = [axis for axis in range(y.ndim) if axis not in (*over_y, *batch_y)]
+    depth = int(np.prod([x.shape[axis] for axis in over_x]))
+    size = lambda array, axes: int(np.prod([array.shape[axis] for axis in axes]))  # noqa: E731
+    left = x.transpose([*batch_x, *free_x, *over_x]).reshape(size(x, batch_x), size(x, free_x), depth)
+    right = y.transpose([*batch_y, *free_y, *over_y]).reshape(size(y, batch_y), size(y, free_y), depth)
+    times, plus = ("and", "or") if dtype == "bool" else ("mul", "add")
+    out = np.empty((left.shape[0], left.shape[1], right.shape[1]), np.int64)
+    convert = lambda place: graph.apply("convert", int(place), dtype=dtype)  # noqa: E731
+    out[:] = graph.void(dtype)
+    # By tiles, the sum outermost: a processor's registers can hold a tile's sums, and every load serves a whole row.
+    for group in range(out.shape[0]):
+        for rows, columns in itertools.product(_tiles(out.shape[1]), _tiles(out.shape[2])):
+            for k in range(depth):
+                for i, j in itertools.product(rows, columns):
+                    product = graph.apply(times, convert(left[group, i, k]), convert(right[group, j, k]))
+                    out[group, i, j] = graph.apply(plus, int(out[group, i, j]), product)
+    return [out]
+
+
+def _tiles(size: int) -> list[range]:
+    return [range(start, min(start + _TILE, size)) for start in range(0, size, _TILE)]
+
+
+def _reduction(op: str) -> Rule:
+    def rule(graph: Any, equation: Any, x: Any):
+        axes = equation.params["axes"]
+        kept = [axis for axis in range(x.ndim) if axis not in axes]
+        if x.size == 0:
+            raise Unsupported(f"{equation.primitive.name} of nothing")
+        rows = x.transpose([*kept, *axes]).reshape(int(np.prod([x.shape[axis] for axis in kept])), -1)
+        return [np.array([tree(graph, op, row.tolist()) for row in rows], np.int64)]
+
+    return rule
+
+
+for _name, _op in (("sum", "add"), ("max", "max"), ("min", "min"), ("prod", "mul"), ("and", "and"), ("or", "or")):
+    RULES[f"reduce_{_name}"] = _reduction(_op)
+
+
+@rule("argmax", "argmin")
+def _arg(graph: Any, equation: Any, x: Any):
+    (axis,) = equation.params["axes"]
+    dtype = type_of(equation.outvars[0].aval)
+    better = "gt" if equation.primitive.name == "argmax" else "lt"
+    columns = np.moveaxis(x, axis, -1)
+    out = np.empty(columns.shape[:-1], np.int64)
+    for where in np.ndindex(out.shape):
+        best, index = int(columns[where][0]), graph.constant(0, dtype)
+        for k, place in enumerate(columns[where][1:], 1):
+            wins = graph.apply(better, int(place), best)
+            if graph.nodes[best].dtype.startswith("float"):  # the first NaN wins
+                lost = graph.apply("and", graph.apply("ne", int(place), int(place)), graph.apply("eq", best, best))
+                wins = graph.apply("or", wins, lost)
+            best = graph.apply("select", wins, best, int(place), dtype=graph.nodes[best].dtype)
+            index = graph.apply("select", wins, index, graph.constant(k, dtype), dtype=dtype)
+        out[where] = index
+    return [out]
+
+
+def _running(op: str) -> Rule:
+    def rule(graph: Any, equation: Any, x: Any):
+        axis, backwards = equation.params["axis"], equation.params["reverse"]
+        columns = np.moveaxis(x, axis, -1).copy()
+        for where in np.ndindex(columns.shape[:-1]):
+            row = columns[where][::-1] if backwards else columns[where]
+            for k in range(1, row.size):
+                row[k] = graph.apply(op, int(row[k - 1]), int(row[k]))
+        return [np.moveaxis(columns, -1, axis)]
+
+    return rule
+
+
+for _name, _op in (("cumsum", "add"), ("cumprod", "mul"), ("cummax", "max"), ("cummin", "min")):
+    RULES[_name] = _running(_op)

@@ -1,0 +1,125 @@
+"""Steps that a compiler may get wrong or take for ever over: special numbers, effects, long ones, keys in the state."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxdyn as jd
+from jaxdyn.engines import choose
+from jaxdyn.engines.fused import engine as fused
+from jaxdyn.engines.fused.expressions import Unsupported
+
+SPECIAL = np.array([0.0, -0.0, 1.5, -2.0, np.inf, -np.inf, np.nan])
+FUNCTIONS = {
+    "0 − x": lambda xp, x: 0 - x, "x + 0": lambda xp, x: x + 0.0, "x + −0": lambda xp, x: x + -0.0,
+    "x − 0": lambda xp, x: x - 0.0, "−0 − x": lambda xp, x: -0.0 - x, "0·x": lambda xp, x: 0.0 * x,
+    "−0·x": lambda xp, x: x * -0.0, "1·x": lambda xp, x: x * 1.0, "−1·x": lambda xp, x: -1.0 * x,
+    "x/1": lambda xp, x: x / 1.0, "x/4": lambda xp, x: x / 4.0, "0/x": lambda xp, x: 0.0 / x,
+    "atan2": lambda xp, x: xp.arctan2(0 - x, -1.0), "x·0 + 1": lambda xp, x: x * 0 + 1, "x − x": lambda xp, x: x - x,
+    "mask": lambda xp, x: x * xp.array([0.0, 1.0])[0], "max": lambda xp, x: xp.maximum(x, -1.0),
+    "dot": lambda xp, x: 1 + xp.stack([x, x], -1) @ xp.array([0.0, 1.0]), "min": lambda xp, x: xp.minimum(1.0, x),
+}  # fmt: skip
+
+
+def seen(xp, value):
+    """Which number it is, as a finite one: NaN, the infinities, and −0 have numbers of their own."""
+    angle = xp.where(xp.arctan2(value, -xp.ones_like(value)) < 0, -1.0, 1.0)
+    named = xp.where(value == 0, angle * 1e6, value)
+    named = xp.where(xp.isinf(value), xp.where(value > 0, 2e6, -2e6), named)
+    return xp.where(xp.isnan(value), 3e6, named)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_special_numbers_are_as_in_numpy(name):
+    """As IEEE 754 has them; XLA itself takes x + 0 for x."""
+    function = FUNCTIONS[name]
+    have = jd.descend_ensemble(lambda s, x, lr: 0 * s + seen(jnp, function(jnp, x)), np.zeros(SPECIAL.size), SPECIAL,
+                               steps=1, lr=1.0, in_axes=(None, 0, 0), engine="fused")  # fmt: skip
+    with np.errstate(all="ignore"):
+        want = seen(np, function(np, SPECIAL))
+    np.testing.assert_allclose(have.final, want, rtol=3e-16)
+
+
+def test_effects_are_refused_by_name_and_happen_once_a_step():
+    calls = []
+
+    def step(s, data, lr):
+        jax.debug.callback(lambda value: calls.append(float(value)), s[0])
+        return s * 0.5
+
+    start = np.array([[1.0], [3.0], [5.0]])
+    with pytest.raises(NotImplementedError, match=r"an effect \(.*[Dd]ebug.*\) is not supported by the fused engine"):
+        jd.descend_ensemble(step, start, None, steps=4, lr=1.0, engine="fused")
+    calls.clear()
+    jd.descend_ensemble(step, start, None, steps=4, lr=1.0)
+    jax.effects_barrier()
+    assert sorted(calls) == sorted(x * 0.5**k for x in (1.0, 3.0, 5.0) for k in range(4))
+
+
+def coupled_phases(size):
+    return lambda s, data, lr: s + lr * (1 + jnp.mean(jnp.sin(s[None] - s[:, None]), 1))
+
+
+RNG = np.random.default_rng(0)
+WEIGHTS = RNG.normal(size=(128, 128)) / 12
+LONG = {
+    "matrix·vector": (lambda s, data, lr: jnp.tanh(jnp.asarray(WEIGHTS) @ s), (128,)),
+    "vector·matrix": (lambda s, data, lr: jnp.tanh(s @ jnp.asarray(WEIGHTS)), (128,)),
+    "100 phases": (coupled_phases(100), (100,)),
+    "solve": (lambda s, data, lr: 0.1 * jnp.linalg.solve(s + 3 * jnp.eye(5), s.T) + jnp.eye(5), (5, 5)),
+    "swap": (lambda s, data, lr: s[::-1], (2, 30, 30)),
+    "dot": (lambda s, data, lr: s / (1 + jnp.dot(s, s)), (300,)),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_long_steps_are_short_code_and_right(name):
+    step, shape = LONG[name]
+    start = RNG.normal(size=(5, *shape)) * 0.3
+    have = jd.descend_ensemble(step, start, None, steps=3, lr=0.1, engine="fused").final
+    want = start
+    for _ in range(3):
+        want = jax.vmap(lambda s: step(s, None, 0.1))(want)
+    np.testing.assert_allclose(have, want, rtol=1e-11, atol=1e-13)
+    one = jax.ShapeDtypeStruct(shape, np.float64)
+    plain = lambda s, p: step(s, None, p)  # noqa: E731
+    arguments = (plain, None, None, fused._Example(one), fused._Example(jax.ShapeDtypeStruct((), np.float64)))
+    _, kernel = fused._built(*arguments, None, True)
+    assert kernel.text.count("\n") < fused._PROMPT
+
+
+def test_what_would_take_long_to_compile_is_not_for_auto(monkeypatch):
+    step = lambda s, p: jnp.tanh(jnp.cumsum(jnp.sin(s)))  # noqa: E731
+    start = np.ones((2, 20))
+    assert choose(step, None, start, np.zeros(2)) == "fused"
+    monkeypatch.setattr(fused, "_PROMPT", 100)
+    assert choose(step, None, start, np.zeros(2)) == "xla"
+
+
+def test_a_solve_with_several_right_sides_eliminates_once():
+    closed, _ = fused.trace(lambda a, b: jnp.linalg.solve(a, b), np.zeros((4, 4)), np.zeros((4, 6)))
+    from jaxdyn.engines.fused.expressions import Graph
+    from jaxdyn.engines.fused.scalarise import scalarise
+
+    def divisions(columns):
+        graph = Graph()
+        shapes = ((4, 4), (4, columns))
+        inputs = [np.array([graph.input((k, i), "float64") for i in range(np.prod(shape))]).reshape(shape)
+                  for k, shape in enumerate(shapes)]  # fmt: skip
+        closed, _ = fused.trace(jnp.linalg.solve, *(np.zeros(shape) for shape in shapes))
+        (out,) = scalarise(closed, graph, inputs)
+        return [graph.nodes[k].op for k in graph.live(out.ravel().tolist())].count("div")
+
+    assert divisions(6) - divisions(1) == 5 * 4  # each row of the right side once
+    assert closed is not None
+
+
+def test_typed_keys_are_refused_in_words():
+    with pytest.raises(ValueError, match=r"typed random keys are no numbers; hold jax.random.key_data"):
+        jd.descend_ensemble(lambda s, d, lr: s, jax.random.split(jax.random.key(0), 3), None, steps=1, lr=1.0)
+
+
+def test_unsupported_is_still_said():
+    with pytest.raises(Unsupported, match="the primitive sort"):
+        jd.descend_ensemble(lambda s, d, lr: jnp.sort(s), np.ones((2, 4)), None, steps=1, lr=1.0, engine="fused")
