@@ -155,9 +155,11 @@ def test_a_reader_that_leaves_ends_it_quietly(tmp_path):
     assert (tmp_path / "out" / "settings.toml").exists()
 
 
-def hearing(number, handler=signal.SIG_DFL):
-    """For a child: whatever this process does with a signal, the child begins with `handler`."""
-    return lambda: signal.signal(number, handler)
+def hearing(number, *words, handler=signal.SIG_DFL):
+    """A command that begins with `handler` for a signal, whatever this process does with it (forking would warn)."""
+    first = "import os, signal, sys; n, how, *words = sys.argv[1:]; signal.signal(int(n), signal.Handlers(int(how)));"
+    return [sys.executable, "-c", f"{first} os.execv(sys.executable, [sys.executable, *words])", str(int(number)),
+            str(int(handler)), *words]  # fmt: skip
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
@@ -167,8 +169,8 @@ def hearing(number, handler=signal.SIG_DFL):
 def test_an_interrupt_while_importing_is_quiet(module, imported, tmp_path):
     """Ctrl-C in the first milliseconds: it comes in the middle of an import of ours."""
     (tmp_path / f"{imported}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
-    command, surroundings = [sys.executable, "-m", module, "flw"], os.environ | {"PYTHONPATH": str(tmp_path)}
-    done = subprocess.run(command, capture_output=True, text=True, env=surroundings, preexec_fn=hearing(signal.SIGINT))
+    command, surroundings = hearing(signal.SIGINT, "-m", module, "flw"), os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=surroundings)
     assert done.returncode in (-signal.SIGINT, 130), (module, imported)
     assert "Traceback" not in done.stderr
     assert len(done.stderr.split("\n")) <= 3
@@ -179,7 +181,7 @@ def test_what_the_caller_ignores_stays_ignored(tmp_path):
     """As `nohup` does: a command that hears hang-ups would end with its terminal."""
     source = "import os, signal\nfrom jaxdyn.cli.interrupt import listen\nlisten()\nos.kill(os.getpid(), signal.SIGHUP)"
     ended = [
-        subprocess.run([sys.executable, "-c", source], preexec_fn=hearing(signal.SIGHUP, handler)).returncode
+        subprocess.run(hearing(signal.SIGHUP, "-c", source, handler=handler)).returncode
         for handler in (signal.SIG_IGN, signal.SIG_DFL)
     ]
     assert ended == [0, 128 + signal.SIGHUP]

@@ -70,7 +70,7 @@ def _unknown(graph: Graph, name: str, aval: Any) -> Places:
     return np.full(aval.shape, node, np.int64)
 
 
-_CALLS = {
+CALLS = {
     "jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2", "custom_jvp_call", "custom_vjp_call",
     "custom_vjp_call_jaxpr",
 }  # fmt: skip
@@ -78,7 +78,7 @@ _CALLS = {
 
 def inner_jaxpr(equation: Any) -> Any:
     """The jaxpr of an equation that only calls another function, or None."""
-    if equation.primitive.name not in _CALLS:
+    if equation.primitive.name not in CALLS:
         return None
     for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         inner = equation.params.get(key)

@@ -1,0 +1,48 @@
+"""The documentation's list of primitives is the compiler's."""
+
+import re
+import textwrap
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import primitives
+
+from jaxdyn.engines.fused.elementwise import ELEMENTWISE
+from jaxdyn.engines.fused.engine import supports
+from jaxdyn.engines.fused.rules import RULES
+from jaxdyn.engines.fused.scalarise import CALLS
+
+PAGE = Path(__file__).parents[2] / "docs" / "engine.md"
+OWN = ELEMENTWISE | set(RULES) | CALLS
+
+
+def listed():
+    """The two lists as the page has them."""
+    known = {getattr(primitives, name).name for name in dir(primitives) if name.endswith("_p")}
+    wrap = lambda names: "\n".join(textwrap.wrap(", ".join(f"`{name}`" for name in sorted(names)), 118))  # noqa: E731
+    return f"\n**Fused**: {wrap(OWN)}.\n\n**xla alone**: {wrap(known - OWN)}.\n"
+
+
+def test_the_page_lists_what_the_compiler_has():
+    (found,) = re.findall(r"<!-- primitives -->(.*)<!-- end of primitives -->", PAGE.read_text(), re.DOTALL)
+    assert found == listed()
+
+
+EXAMPLES = {
+    "sort": jnp.sort, "cholesky": lambda x: jnp.linalg.cholesky(x @ x.T + jnp.eye(3)), "svd": jnp.linalg.svdvals,
+    "eigh": jnp.linalg.eigvalsh, "qr": lambda x: jnp.linalg.qr(x)[1], "scatter-add": lambda x: x.at[0].add(1.0),
+    "fft": lambda x: jnp.fft.fft(x).real, "shift_left": lambda x: (x > 0).astype(int) << 1,
+    "threefry2x32": lambda x: x + jax.random.normal(jax.random.wrap_key_data(jnp.zeros(2, jnp.uint32)), x.shape),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_what_is_listed_as_xla_alone_is(name):
+    assert f"`{name}`" in listed().split("**xla alone**")[1]
+    function = EXAMPLES[name]
+    out = jax.eval_shape(function, np.ones((3, 3)))
+    step = lambda state, _: (state[0], function(state[0]))  # noqa: E731
+    assert not supports(step, None, (np.ones((2, 3, 3)), np.zeros((2, *out.shape), out.dtype)), np.zeros(2))
