@@ -12,6 +12,7 @@ import tomllib
 import numpy as np
 import pytest
 import xarray as xr
+from processes import hearing
 
 import jaxdyn
 from jaxdyn.cli import main
@@ -247,7 +248,7 @@ def test_claims_as_json_and_as_text(capsys):
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 def test_interrupt_leaves_nothing_behind(tmp_path):
     process = subprocess.Popen(
-        [sys.executable, "-m", "jaxdyn", "trials", "--n-trials", "200000", "--out", str(tmp_path)],
+        hearing(signal.SIGINT, "-m", "jaxdyn", "trials", "--n-trials", "200000", "--out", str(tmp_path)),
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     time.sleep(6)  # well inside the run, which takes minutes

@@ -10,6 +10,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from processes import hearing
 
 ROOT = Path(__file__).parents[2]
 # What every surrounding computes: trials on the engine, a flow, all equilibria.
@@ -153,13 +154,6 @@ def test_a_reader_that_leaves_ends_it_quietly(tmp_path):
     done = shell("$JAXDYN | true", tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert (tmp_path / "out" / "settings.toml").exists()
-
-
-def hearing(number, *words, handler=signal.SIG_DFL):
-    """A command that begins with `handler` for a signal, whatever this process does with it (forking would warn)."""
-    first = "import os, signal, sys; n, how, *words = sys.argv[1:]; signal.signal(int(n), signal.Handlers(int(how)));"
-    return [sys.executable, "-c", f"{first} os.execv(sys.executable, [sys.executable, *words])", str(int(number)),
-            str(int(handler)), *words]  # fmt: skip
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
