@@ -63,6 +63,7 @@ def fresh_compilations():
         jax.clear_caches()
         random_trials._trials.cache_clear()
         xla._compiled_chunk.cache_clear()
+        fused._built.cache_clear()
         fused._compiled_program.cache_clear()
 
     forget()
