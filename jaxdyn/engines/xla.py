@@ -101,7 +101,7 @@ def run(
         advance = _compiled_chunk(step, done, record)
     except TypeError:  # functions that cannot be hashed, such as bound methods of modules with arrays
         advance = _compiled_chunk.__wrapped__(step, done, record)
-    traits = _traits(step, states, params)
+    traits = _traits((step, done, record), states, params)
     if on_cpu and traits.calls_lapack:
         devices, threads = devices[:1], 1
     else:
@@ -130,28 +130,31 @@ _LAPACK = re.compile(r"\b(lu|eigh?|svd|qr|geqrf|householder_product|cholesky|tri
 
 
 class _Traits(NamedTuple):
-    """Of a step: whether it calls linear-algebra libraries (two threads in them deadlock in XLA's thread pool), and
-    whether it does anything but compute, such as printing.
+    """Of a trial's functions: whether they call linear-algebra libraries (two threads in them deadlock in XLA's thread
+    pool), and whether they do anything but compute, such as printing.
     """
 
     calls_lapack: bool
     has_effects: bool
 
 
-def _traits(step: StepFunction, states: Any, params: Any) -> _Traits:
+def _traits(functions: tuple[Any, ...], states: Any, params: Any) -> _Traits:
+    """Of step, done and record, of which the last two may be None."""
     leaves, structure = jax.tree.flatten(one_trial((states, params)))
     kinds = tuple((leaf.shape, leaf.dtype) for leaf in leaves)
     try:
-        return _looked_up(step, structure, kinds)
+        return _looked_up(functions, structure, kinds)
     except TypeError:  # as above
-        return _looked_up.__wrapped__(step, structure, kinds)
+        return _looked_up.__wrapped__(functions, structure, kinds)
 
 
 @functools.lru_cache(maxsize=256)
-def _looked_up(step: StepFunction, structure: Any, kinds: tuple[Any, ...]) -> _Traits:
-    one = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*kind) for kind in kinds])
-    closed = jax.make_jaxpr(step)(*one)
-    return _Traits(bool(_LAPACK.search(str(closed))), bool(closed.effects))
+def _looked_up(functions: tuple[Any, ...], structure: Any, kinds: tuple[Any, ...]) -> _Traits:
+    state, params = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*kind) for kind in kinds])
+    time = jax.ShapeDtypeStruct((), np.float64)
+    arguments = ((state, params), (state, state, params), (state, state, params, time))
+    traced = [jax.make_jaxpr(each)(*what) for each, what in zip(functions, arguments, strict=True) if each is not None]
+    return _Traits(any(_LAPACK.search(str(each)) for each in traced), any(each.effects for each in traced))
 
 
 class _Batch:

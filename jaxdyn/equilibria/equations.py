@@ -11,8 +11,7 @@ Measuring S in units of ℓ/x̄, with x̄ the mean of X's diagonal, leaves one *
 with X ← X/x̄ and Y ← Y/√(λ_A x̄): whatever λ_A, λ_B and α_p are, they only scale. It is itself the
 equation of stop gradient with λ = α_p = 1. Any real symmetric
 solution of M(S) = 0 is positive semidefinite if Y is invertible, since Yᵀ S Y = L Lᵀ with L = XS + I.
-Symmetric S is packed as its upper triangle, and h is
-the homogenising coordinate: M(S, h) = (XS + hI)(SX + hI) − h Yᵀ S Y vanishes with S/h.
+Symmetric S is packed as its upper triangle.
 """
 
 import functools
@@ -81,11 +80,6 @@ def unpack(packed: Any, m: int) -> Any:
     return packed[index]
 
 
-def size_of(packed_length: int) -> int:
-    """m from m(m+1)/2."""
-    return int((np.sqrt(8 * packed_length + 1) - 1) / 2)
-
-
 def symmetric(packed: np.ndarray, m: int) -> np.ndarray:
     """Symmetric matrices [count, m, m] of upper triangles [count, m(m+1)/2]."""
     rows, columns = _triangle(m)
@@ -94,20 +88,15 @@ def symmetric(packed: np.ndarray, m: int) -> np.ndarray:
     return full
 
 
-def equation_matrix(s: Any, xx: Any, yx: Any, h: Any = 1.0) -> Any:
-    """M(S, h) = (XS + hI)(SX + hI) − h Yᵀ S Y [m, m], symmetric."""
-    left = product(xx, s) + h * jnp.eye(s.shape[0], dtype=s.dtype)
-    return product(left, left.T) - h * product(product(yx.T, s), yx)
+def equation_matrix(s: Any, xx: Any, yx: Any) -> Any:
+    """M(S) = (XS + I)(SX + I) − Yᵀ S Y [m, m], symmetric."""
+    left = product(xx, s) + jnp.eye(s.shape[0], dtype=s.dtype)
+    return product(left, left.T) - product(product(yx.T, s), yx)
 
 
 def product(a: Any, b: Any) -> Any:
     """Matrix product of small matrices as a sum of products: three times as fast as a batched `@` on the CPU."""
     return jnp.sum(a[:, :, None] * b[None], 1)
-
-
-def full_rank(packed: Any, xx: Any, yx: Any, h: Any = 1.0) -> Any:
-    """M(S, h) packed: the full-rank equations, m(m+1)/2 quadrics in (S, h)."""
-    return pack(equation_matrix(unpack(packed, xx.shape[0]), xx, yx, h))
 
 
 class Chart(NamedTuple):
@@ -142,10 +131,10 @@ def chart_gram(coordinates: Any, chart: Chart) -> tuple[Any, Any]:
     return product(product(p, unpack(packed, k)), p.T), p
 
 
-def chart_equations(coordinates: Any, chart: Chart, xx: Any, yx: Any, h: Any = 1.0) -> Any:
-    """Pᵀ M(S, h) = 0 as a square system: Pᵀ M P packed, and Pᵀ M complement."""
+def chart_equations(coordinates: Any, chart: Chart, xx: Any, yx: Any) -> Any:
+    """Pᵀ M(S) = 0 as a square system: Pᵀ M P packed, and Pᵀ M complement."""
     s, p = chart_gram(coordinates, chart)
-    left = product(p.T, equation_matrix(s, xx, yx, h))
+    left = product(p.T, equation_matrix(s, xx, yx))
     return jnp.concatenate([pack(product(left, p)), product(left, chart.complement).T.ravel()])
 
 

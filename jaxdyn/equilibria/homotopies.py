@@ -1,6 +1,7 @@
 """The families of equations along which solutions are followed, many paths at once, in NumPy.
 
-They are the equations of `equations`, homogeneous in (h, S), with a diagonal X = diag(d). That costs nothing:
+They are the equations of `equations`, made homogeneous: M(S, h) = (XS + hI)(SX + hI) − h Yᵀ S Y vanishes with S/h. X is
+diagonal here, X = diag(d), which costs nothing:
 (X, Y, S) → (QᵀXQ, QᵀYQ, QᵀSQ) with QᵀQ = I, complex or real, changes no equation.
 """
 

@@ -2,8 +2,8 @@
 
 Each rank's generic solutions are led to every problem by a parameter homotopy; what ends real and positive
 semidefinite is refined by Newton's method on (A, B). A problem with a failed path, one to infinity, two equal
-ends or an odd number of real ones is done again along another line, with smaller steps, and what fails then
-is counted.
+ends or an odd number of real ones is done again along other lines, whose solutions fill the gaps, and what is missing
+in the end is counted.
 """
 
 import functools
@@ -58,7 +58,9 @@ def solve_rank(xx: np.ndarray, yx: np.ndarray, rank: int, progress: Progress | N
         # Paths that are followed again are no new ones.
         lines = _follow(generic, xx[todo], yx[todo], rank, attempt, progress if attempt == 0 else None)
         for index, ends in zip(todo.tolist(), lines, strict=True):
-            found[index] = _united(found[index], ends) if index in found else _without_repetitions(ends)
+            # Where all paths arrived but something else is wrong, the new line is a second opinion, not a supplement.
+            has_gaps = index in found and (found[index].ends != End.FINITE).any()
+            found[index] = _united(found[index], ends) if has_gaps else _without_repetitions(ends)
         together = _Ends(*(np.stack(part) for part in zip(*(found[i] for i in todo), strict=True)))
         answers = _gather(generic.paths.check, generic.paths.confirmed, xx[todo], yx[todo], rank, *together)
         strata |= dict(zip(todo.tolist(), answers, strict=True))
@@ -177,7 +179,7 @@ def _gather(
             ends.shape[1], counts[End.FINITE] - bad, counts[End.INFINITE], counts[End.SINGULAR],
             counts[End.FAILED] + bad, check, confirmed,
         )  # fmt: skip
-        # Where X is not singular no solution is at infinity: a path that seems to end there is one that was lost.
+        # For most X no solution is at infinity: a path that seems to end there may be one that was lost.
         complete = confirmed and paths.failed == paths.singular == paths.infinite == 0
         strata.append(Stratum(rank, found, int(real[index].sum()), paths, complete))
     return strata

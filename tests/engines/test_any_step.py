@@ -41,6 +41,15 @@ def test_special_numbers_are_as_in_numpy(name):
     np.testing.assert_allclose(have.final, want, rtol=3e-16)
 
 
+@pytest.mark.parametrize(("dtype", "power"), [(np.float32, -140), (np.float64, -1060)])
+def test_division_by_a_power_of_two_without_an_inverse(dtype, power):
+    divide = lambda s, x, lr: x / np.ldexp(dtype(1), power)  # noqa: E731
+    small = np.ldexp(np.ones(3, dtype), power // 4)
+    final = jd.descend_ensemble(divide, small, small, steps=1, lr=1.0, in_axes=(None, 0, 0), engine="fused").final
+    assert final.dtype == dtype
+    assert final.tolist() == [2.0 ** (power // 4 - power)] * 3
+
+
 def test_effects_are_refused_by_name_and_happen_once_a_step():
     calls = []
 
@@ -55,6 +64,41 @@ def test_effects_are_refused_by_name_and_happen_once_a_step():
     jd.descend_ensemble(step, start, None, steps=4, lr=1.0)
     jax.effects_barrier()
     assert sorted(calls) == sorted(x * 0.5**k for x in (1.0, 3.0, 5.0) for k in range(4))
+
+
+def test_effects_of_rules_are_seen_as_well():
+    """Those of `until` and `save`, not of the step alone."""
+    seen_by = []
+
+    def until(t, s, data):
+        jax.debug.callback(lambda value: seen_by.append(float(value)), s[0])
+        return s[0] > 100
+
+    start = np.array([[1.0], [3.0]])
+    double = lambda s, data, lr: 2 * s  # noqa: E731
+    with pytest.raises(NotImplementedError, match="an effect"):
+        jd.descend_ensemble(double, start, None, steps=3, lr=1.0, until=until, engine="fused")
+    seen_by.clear()
+    jd.descend_ensemble(double, start, None, steps=3, lr=1.0, until=until)
+    jax.effects_barrier()
+    assert sorted(seen_by) == [2.0, 4.0, 6.0, 8.0, 12.0, 24.0]
+
+
+def test_zeros_of_a_mask_leave_out_numbers_that_come_later_alone():
+    """jnp.eye's zeros times what a trial brings are nothing; with a constant that is no number they are NaN."""
+
+    def of_trial(function, value):
+        step = lambda s, x, lr: 0 * s + seen(jnp, function(x))  # noqa: E731
+        data = np.full(3, value)
+        return jd.descend_ensemble(
+            step, np.zeros(3), data, steps=1, lr=1.0, in_axes=(None, 0, 0), engine="fused"
+        ).final.tolist()
+
+    assert of_trial(lambda x: (jnp.eye(2) * x)[0, 1], np.inf) == [1e6] * 3
+    assert of_trial(lambda x: (jnp.eye(2) / x)[0, 1], 0.0) == [1e6] * 3
+    assert of_trial(lambda x: (jnp.eye(2) / jnp.eye(2))[0, 1] + 0 * x, 1.0) == [3e6] * 3
+    assert of_trial(lambda x: (jnp.eye(2) * jnp.inf)[0, 1] + 0 * x, 1.0) == [3e6] * 3
+    assert of_trial(lambda x: (jnp.eye(2) * jnp.nan)[0, 1] + 0 * x, 1.0) == [3e6] * 3
 
 
 def coupled_phases(size):

@@ -107,6 +107,32 @@ def test_lost_paths_are_found_on_other_lines(monkeypatch):
     assert not equilibria(jd.StopGradient(0.02), moments).complete
 
 
+def test_a_second_line_is_asked_where_all_paths_arrived_but_something_is_wrong(monkeypatch):
+    moments = jd.Moments.random(jax.random.key(2), 2)
+    want = equilibria(jd.StopGradient(0.02), moments)
+    refine, calls = strata.refine, []
+
+    def doubtful(grams, rank, xx, yx):
+        calls.append(rank)
+        refined, trusted = refine(grams, rank, xx, yx)
+        return refined, trusted & (rank != 2 or calls.count(2) > 1)
+
+    monkeypatch.setattr(strata, "refine", doubtful)
+    have = equilibria(jd.StopGradient(0.02), moments)
+    assert calls.count(2) == 2
+    assert have.complete
+    assert len(have) == len(want)
+
+
+def test_rounding_is_not_taken_for_a_double_solution():
+    """A square root whose last Newton steps are rounding, which may halve three times in a row by chance."""
+    rng = np.random.default_rng(0)
+    for m in (2, 3):
+        moments = [jd.Moments.random(jax.random.key(seed), m) for seed in rng.integers(0, 10**6, 40)]
+        for answer in census(jd.StopGradient(0.02), moments, stability_too=False):
+            assert all(paths.singular == 0 for paths in answer.paths.values())
+
+
 def test_solutions_of_two_lines_are_united():
     kind = [End.FINITE, End.FAILED, End.FINITE, End.SINGULAR]
     values = np.array([[1.0], [0.0], [2.0], [3.0]])

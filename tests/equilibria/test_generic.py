@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdyn.equilibria import generic as module
-from jaxdyn.equilibria.equations import Chart, chart_gram, equation_matrix, full_rank, pack, rank_one
+from jaxdyn.equilibria.equations import Chart, chart_gram, pack, rank_one, unpack
 from jaxdyn.equilibria.generic import (
     compute_generic,
     distinct,
@@ -140,13 +140,19 @@ def test_many_paths_are_their_own():
     assert track(one, np.zeros((0, 2))).ends.size == 0
 
 
+def homogeneous(s, xx, yx, h):
+    """M(S, h), as the module says it."""
+    eye = jnp.eye(s.shape[0])
+    return (xx @ s + h * eye) @ (s @ xx + h * eye) - h * yx.T @ s @ yx
+
+
 def complex_normal(rng, *shape):
     return rng.normal(size=shape) + 1j * rng.normal(size=shape)
 
 
 @pytest.mark.parametrize(("m", "rank"), [(2, 1), (2, 2), (3, 1), (3, 2), (4, 3), (4, 4)])
 def test_equations_of_a_rank_match_jax(m, rank):
-    """The equations and both derivatives, against the census's own equations in JAX and its automatic derivatives."""
+    """The equations and both derivatives, against the equations as printed, in JAX, and automatic derivatives."""
     rng = np.random.default_rng([m, rank])
     count, size = 3, 1 + rank * (rank + 1) // 2 + (m - rank) * rank
     frames = np.linalg.qr(complex_normal(rng, count, m, m))[0]
@@ -159,10 +165,10 @@ def test_equations_of_a_rank_match_jax(m, rank):
         xx = jnp.diag(jnp.exp(t * start.logs + (1 - t) * end.logs))
         yx = t * start.yx + (1 - t) * end.yx
         if rank == m:
-            return full_rank(z[1:], xx, yx, z[0])
+            return pack(homogeneous(unpack(z[1:], m), xx, yx, z[0]))
         chart = Chart(frame[:, :rank], frame[:, rank:])
         s, p = chart_gram(z[1:], chart)
-        rows = p.T @ equation_matrix(s, xx, yx, z[0])
+        rows = p.T @ homogeneous(s, xx, yx, z[0])
         return jnp.concatenate([pack(rows @ p), (rows @ chart.complement).ravel()])
 
     have = Parameters(rank, start, end, frames).linear(z, t)
@@ -180,7 +186,8 @@ def test_total_degree_matches_jax():
 
     def equations(z, t):
         simple = homotopy.gamma * t * (z[1:] ** 2 - homotopy.constants * z[0] ** 2)
-        return simple + (1 - t) * full_rank(z[1:], jnp.diag(homotopy.values), jnp.asarray(homotopy.yx), z[0])
+        full = homogeneous(unpack(z[1:], 3), jnp.diag(homotopy.values), jnp.asarray(homotopy.yx), z[0])
+        return simple + (1 - t) * pack(full)
 
     have = homotopy.linear(z, t)
     np.testing.assert_allclose(have.value, jax.vmap(equations)(z, t), rtol=1e-10)

@@ -215,14 +215,15 @@ _KERNELS: OrderedDict[str, Any] = OrderedDict()  # by text: equal programs of di
 
 def _traced(step: Any, done: Any, record: Any, state: Any, param: Any) -> Program:
     stepped, new = trace(step, state, param)
-    if stepped.effects:
-        raise Unsupported(f"an effect ({', '.join(sorted(map(str, stepped.effects)))})")
     _check_new_state(state, new)
     judged = trace(done, state, state, param)[0] if done is not None else None
     recorded, saved, value = None, Layout(()), None
     if record is not None:
         recorded, (_, value) = trace(record, state, state, param, jax.ShapeDtypeStruct((), np.float64))
         saved = Layout.of(recorded.out_avals[1:])
+    effects = {str(effect) for each in (stepped, judged, recorded) if each is not None for effect in each.effects}
+    if effects:
+        raise Unsupported(f"an effect ({', '.join(sorted(effects))})")
     states, params = (Layout.of(jax.tree.leaves(tree)) for tree in (state, param))
     return Program(stepped, judged, recorded, states, params, saved, value)
 

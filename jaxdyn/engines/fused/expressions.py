@@ -107,8 +107,14 @@ class Graph:
         return float(node.value) if node.op == "constant" else None
 
     def _with_void(self, op: str, args: Sequence[int], dtype: str) -> int | None:
-        if op == "mul" or op in ("neg", "convert") or (op == "div" and self.is_void(args[0])):
+        """A void that multiplies or is divided is one, but by a constant that is no ordinary number."""
+        if op in ("neg", "convert"):
             return self.void(dtype)
+        if op == "mul" or (op == "div" and self.is_void(args[0])):
+            others = [self._number(arg) for arg in (args[1:] if op == "div" else args)]
+            known = [number for number in others if number is not None]
+            odd = any(not math.isfinite(number) or (op == "div" and not number) for number in known)
+            return None if odd else self.void(dtype)
         if op == "add":
             return args[1] if self.is_void(args[0]) else args[0]
         if op == "sub":
@@ -157,8 +163,8 @@ class Graph:
         if right == 1:
             return a
         if floating and right is not None and right != 0 and math.isfinite(right) and abs(math.frexp(right)[0]) == 0.5:
-            inverse = 1 / right  # a power of two: exact
-            if math.isfinite(inverse):
+            inverse = 1 / right  # a power of two: exact, if there is one
+            if abs(inverse) <= float(np.finfo(dtype).max):
                 return self.apply("mul", a, self.constant(inverse, dtype))
         return None
 

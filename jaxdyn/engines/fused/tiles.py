@@ -227,7 +227,7 @@ class _Emitter:
         terms = int(np.prod([len(each) for each in inner]))
         if not 0 < terms <= _DEPTH * _DEPTH or 0 in x.shape:
             return self.written_out(equation, [x])
-        if isinstance(x, Lazy) and (terms > _DEPTH or _is_dear(x)):
+        if isinstance(x, Lazy) and x.known and (terms > _DEPTH or _is_dear(x)):
             x = self.space.stored(x)  # by a loop: written out for each term of the sum it would be long
 
         def build(graph: Graph, index: Index) -> int:
