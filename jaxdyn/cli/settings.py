@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -54,7 +55,7 @@ def _parse(
     except SystemExit as end:
         if not end.code:
             raise
-        message = _one_line(errors.getvalue()).removeprefix(f"Error parsing {kind.__name__}: ")
+        message = _plainly(_one_line(errors.getvalue()).removeprefix(f"Error parsing {kind.__name__}: "))
         raise ValueError(f"{prefix}{message}{suffix}") from None
 
 
@@ -119,6 +120,21 @@ def _words_of(kind: type, location: str) -> list[str]:
         else:
             words += [f"--{flag}", str(value)]
     return places + words
+
+
+_NOT_A_NUMBER = re.compile(
+    r"Error parsing (?P<option>--\S+): (no type matching \{None\}\|(?P<kind>INT|FLOAT) could be instantiated from \['|"
+    r"(?P<whole>invalid literal for int\(\) with base 10: ')|could not convert string to float: ')(?P<word>[^']*)'.*"
+)
+
+
+def _plainly(message: str) -> str:
+    """Python's words for what is no number, and tyro's for what is neither a number nor None, in a user's words."""
+    found = _NOT_A_NUMBER.fullmatch(message)
+    if found is None:
+        return message
+    kind = "a whole number" if found["kind"] == "INT" or found["whole"] else "a number"
+    return f"{found['option']}: expected {kind}{' or None' if found['kind'] else ''}, got {found['word']!r}"
 
 
 def _one_line(box: str) -> str:

@@ -13,12 +13,13 @@ from jaxdyn.engines.fused.expressions import Unsupported
 SPECIAL = np.array([0.0, -0.0, 1.5, -2.0, np.inf, -np.inf, np.nan])
 FUNCTIONS = {
     "0 − x": lambda xp, x: 0 - x, "x + 0": lambda xp, x: x + 0.0, "x + −0": lambda xp, x: x + -0.0,
-    "x − 0": lambda xp, x: x - 0.0, "−0 − x": lambda xp, x: -0.0 - x, "0·x": lambda xp, x: 0.0 * x,
-    "−0·x": lambda xp, x: x * -0.0, "1·x": lambda xp, x: x * 1.0, "−1·x": lambda xp, x: -1.0 * x,
-    "x/1": lambda xp, x: x / 1.0, "x/4": lambda xp, x: x / 4.0, "0/x": lambda xp, x: 0.0 / x,
-    "atan2": lambda xp, x: xp.arctan2(0 - x, -1.0), "x·0 + 1": lambda xp, x: x * 0 + 1, "x − x": lambda xp, x: x - x,
-    "mask": lambda xp, x: x * xp.array([0.0, 1.0])[0], "max": lambda xp, x: xp.maximum(x, -1.0),
-    "dot": lambda xp, x: 1 + xp.stack([x, x], -1) @ xp.array([0.0, 1.0]), "min": lambda xp, x: xp.minimum(1.0, x),
+    "x − 0": lambda xp, x: x - 0.0, "x − −0": lambda xp, x: x - -0.0, "−0 − x": lambda xp, x: -0.0 - x,
+    "0·x": lambda xp, x: 0.0 * x, "−0·x": lambda xp, x: x * -0.0, "1·x": lambda xp, x: x * 1.0,
+    "−1·x": lambda xp, x: -1.0 * x, "x/1": lambda xp, x: x / 1.0, "x/4": lambda xp, x: x / 4.0,
+    "0/x": lambda xp, x: 0.0 / x, "atan2": lambda xp, x: xp.arctan2(0 - x, -1.0), "x·0 + 1": lambda xp, x: x * 0 + 1,
+    "x − x": lambda xp, x: x - x, "mask": lambda xp, x: x * xp.array([0.0, 1.0])[0],
+    "max": lambda xp, x: xp.maximum(x, -1.0), "dot": lambda xp, x: 1 + xp.stack([x, x], -1) @ xp.array([0.0, 1.0]),
+    "min": lambda xp, x: xp.minimum(1.0, x),
 }  # fmt: skip
 
 

@@ -128,6 +128,41 @@ def test_ends_of_paths_are_told_apart():
     assert run(Escaping(1 + 1j, 0j)).ends.tolist() == [End.INFINITE] * 2
 
 
+@dataclass(frozen=True)
+class NearlyDependent:
+    """(z₁ + z₂)² = L z₀² and (z₁ + (1 + ε)z₂)² = (1 + ε)² L z₀², L = t·c + (1 − t)·d: z₁ = 0, z₂ = ±√L z₀."""
+
+    c: np.ndarray
+    d: np.ndarray
+    small: float = 1e-6
+    homogeneous = 3
+
+    def take(self, index):
+        return NearlyDependent(self.c[index], self.d[index], self.small)
+
+    def linear(self, z, t):
+        values, slopes, rates = [], [], []
+        for more in (0.0, self.small):
+            level = (t * self.c + (1 - t) * self.d) * (1 + more) ** 2
+            total = z[:, 1] + (1 + more) * z[:, 2]
+            values.append(total**2 - level * z[:, 0] ** 2)
+            slopes.append(np.stack([-2 * level * z[:, 0], 2 * total, 2 * (1 + more) * total], 1))
+            rates.append(-((self.c - self.d) * (1 + more) ** 2 * z[:, 0] ** 2))
+        return Linearised(*(np.stack(part, 1) for part in (values, slopes, rates)))
+
+    recentre, solutions = Quadratic.recentre, Quadratic.solutions
+
+
+def test_rounding_is_not_taken_for_a_double_solution():
+    """The last Newton steps are rounding, 1e-10 long here; by chance two of a thousand halve three times in a row."""
+    levels = np.exp(1j * np.linspace(0.1, 3, 3000))
+    starts = np.stack([np.ones(3000), np.zeros(3000), np.sqrt(levels)], 1)
+    ends = 1.7 * np.exp(1j * np.linspace(3, 0.2, 3000))
+    found = track(NearlyDependent(levels, ends), starts, tolerance=1e-3)
+    assert (found.ends == End.FINITE).all()
+    np.testing.assert_allclose(found.solutions[:, 1] ** 2, ends, rtol=1e-8)
+
+
 def test_many_paths_are_their_own():
     """More than one block of them, on threads, with some that end early."""
     angles = np.linspace(0.1, 3, 1300)
