@@ -99,19 +99,19 @@ def flow_ensemble(
     max_steps = whole_number("max_steps", max_steps)
     t0 = number("t0", t0)
     batch = Members.of(system, states, data, in_axes)
-    t1 = batch.numbers("t1", t1, above=t0)
-    check_schedules("system", system, t1, start=t0)
+    clock = _Clock(t0, batch.checked("t1", t1, above=t0))
+    check_schedules("system", system, clock.t1, start=t0)
     check_rules(until, save, batch.dtype)
-    times = None if ts is None else _checked_times(ts, t0, t1)
+    times = None if ts is None else _checked_times(ts, t0, clock.t1)
     tolerance = _rest_tolerance(until)
-    start = np.full(batch.n, t0, batch.dtype)
+    start, span = np.full(batch.n, t0, batch.dtype), np.broadcast_to(clock.span.astype(batch.dtype), (batch.n,))
     if dt is None:
         if solver == "rk4":
             raise ValueError('dt: expected the step size, which solver "rk4" needs')
         single = jnp.finfo(batch.dtype).bits <= 32
         relative, absolute = (1e-5, 1e-7) if single else (1e-8, 1e-10)
         held = batch.held(
-            t1, t0=start, rtol=batch.numbers("rtol", relative if rtol is None else rtol, above=0),
+            span, t0=start, rtol=batch.numbers("rtol", relative if rtol is None else rtol, above=0),
             atol=batch.numbers("atol", absolute if atol is None else atol, above=0), tolerance=tolerance,
         )  # fmt: skip
         kind, limit, at_end = SOLVERS[solver], max_steps, True
@@ -120,15 +120,15 @@ def flow_ensemble(
             raise ValueError('dt: solver "rodas5p" chooses its own steps')
         if rtol is not None or atol is not None:
             raise ValueError("rtol, atol: steps of a fixed size dt have no error to control")
-        sizes, counts = _fixed_steps(t0, t1, dt, batch.n, max_steps)
-        held = batch.held(t1, dt=sizes.astype(batch.dtype), t0=start, n_steps=counts, tolerance=tolerance)
+        sizes, counts = _fixed_steps(clock.span, dt, batch.n, max_steps)
+        held = batch.held(span, dt=sizes.astype(batch.dtype), t0=start, n_steps=counts, tolerance=tolerance)
         kind = FixedTsit5 if solver == "tsit5" else SOLVERS[solver]
         at_end = bool((counts != counts[0]).any())  # else there is nothing to judge: the engine counts
         limit = max_steps if at_end else int(counts[0])
     meaning = _meaning(system, batch, held, until, save)
     program = kind(batch.parts, *_endings(until), save or itself, at_end, meaning)
     options = _Options(engine, devices, progress, _order(longest_first, batch.n))
-    return _run(program, batch, held, times, limit, options)
+    return _run(program, batch, held, clock, times, limit, options)
 
 
 @checked_arguments
@@ -197,7 +197,22 @@ def descend_ensemble(
     meaning = _meaning(system, batch, held, until, save, optimizer)
     program = Procedure(batch.parts, *_endings(until), save or itself, False, meaning, optimizer)
     options = _Options(engine, devices, progress, _order(longest_first, batch.n))
-    return _run(program, batch, held, times, steps, options)
+    return _run(program, batch, held, None, times, steps, options)
+
+
+class _Clock(NamedTuple):
+    """A user's times, in float64; what runs counts from t0, in the precision of the run. t1 is [] or [trials]."""
+
+    t0: float
+    t1: np.ndarray
+
+    @property
+    def span(self) -> np.ndarray:
+        return np.asarray(self.t1 - self.t0)
+
+    def reached(self, passed: np.ndarray, span: np.ndarray) -> np.ndarray:
+        """The time when so much of the span has passed; at its end t1 itself."""
+        return np.where(passed >= span, self.t1, self.t0 + passed.astype(np.float64)).astype(passed.dtype)
 
 
 class _Options(NamedTuple):
@@ -253,12 +268,11 @@ def _checked_times(ts: Any, t0: float, t1: np.ndarray) -> np.ndarray:
     return np.minimum(times, last)
 
 
-def _fixed_steps(t0: float, t1: np.ndarray, dt: Any, n: int, max_steps: int) -> tuple[np.ndarray, np.ndarray]:
+def _fixed_steps(spans: np.ndarray, dt: Any, n: int, max_steps: int) -> tuple[np.ndarray, np.ndarray]:
     """Sizes and numbers of equal steps no longer than dt, [trials]."""
     wanted = real_numbers("dt", dt)
     if wanted.shape not in ((), (n,)) or not (np.isfinite(wanted) & (wanted > 0)).all():
         raise ValueError(f"dt: expected a number > 0 or one for each of {n} trials")
-    spans = np.asarray(t1, np.float64) - t0
     counts = np.broadcast_to(np.ceil(spans / wanted * (1 - 1e-12)), (n,))
     if counts.max() > max_steps:
         raise ValueError(f"max_steps: {counts.max():.0f} steps of dt are needed, more than {max_steps}")
@@ -286,26 +300,31 @@ class _Init:
         return self.program.init(carried.state, held)
 
 
-def _run(program: Method, batch: Members, held: Held, times: Any, limit: int, options: _Options) -> Solution:
+def _run(
+    program: Method, batch: Members, held: Held, clock: _Clock | None, times: Any, limit: int, options: _Options
+) -> Solution:
+    """The whole run; procedures count steps and have no clock."""
     one_of("engine", options.engine, ENGINES)
     on = {"devices": options.devices, "order": options.order}
     carried = _started(program, batch, held, options.engine, on)
-    recording = {} if times is None else {"record": _Part(program, "record"), "times": times}
+    begin = 0 if clock is None else clock.t0
+    recording = {} if times is None else {"record": _Part(program, "record"), "times": times - begin}
     done = _Part(program, "terminate") if program.judged else None
     with shown(options.progress, batch.n) as report:
         step = _Part(program, "step")
         finished = engines.run(options.engine, step, done, carried, held, limit, **on, progress=report, **recording)
     end = finished.states
-    reached = np.asarray(end.t)
+    passed = np.asarray(end.t)
+    reached = passed if clock is None else clock.reached(passed, held.span)
     status = np.where(_completed(program, finished, held, limit), Status.COMPLETED, finished.status).astype(np.int8)
     if times is None:
-        asked = np.full(batch.n, limit) if isinstance(program, Procedure) else np.asarray(held.t1)
+        asked = np.full(batch.n, limit) if clock is None else np.broadcast_to(clock.t1.astype(batch.dtype), (batch.n,))
         at = asked[:1] if (asked == asked[0]).all() else asked[:, None]
         states = _saved(program.save, reached[:, None], end.state, held.data)
     else:
-        at = times.astype(np.int64) if isinstance(program, Procedure) else times.astype(batch.dtype)
+        at = times.astype(np.int64 if clock is None else batch.dtype)
         last = _saved(program.save, reached[:, None], end.state, held.data)
-        states = _repeated(finished, last, times, batch, program, held)
+        states = _repeated(finished, last, times <= begin, batch, program, held)
     return Solution(at, states, end.state, status, finished.steps, reached)
 
 
@@ -317,7 +336,7 @@ def _started(program: Method, batch: Members, held: Held, engine: str, on: dict[
             return blank
         init = jax.jit(jax.vmap(lambda state, held: program.init(state, held).memory))
         return blank._replace(memory=blockwise(init, batch.states, held))
-    time = np.broadcast_to(held.t0, (n,))
+    time = np.zeros(n, dtype)
     if not program.needs_init:
         return Carried(time, batch.states, taken=np.zeros(n, np.int32))
     # The rate is kept, or nothing is; a field's rate has its state's shape.
@@ -330,7 +349,7 @@ def _completed(program: Method, finished: Any, held: Held, limit: int) -> np.nda
     """The trials that reached the end of their time, or all the steps that were asked for."""
     if isinstance(program, Procedure):
         return (finished.status != Status.DIVERGED) & (finished.steps >= limit)
-    return (finished.status != Status.DIVERGED) & (np.asarray(finished.states.t) >= held.t1)
+    return (finished.status != Status.DIVERGED) & (np.asarray(finished.states.t) >= held.span)
 
 
 def _saved(save: Save, times: np.ndarray, states: Any, data: Any) -> Any:
@@ -341,12 +360,12 @@ def _saved(save: Save, times: np.ndarray, states: Any, data: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf[:, None], blockwise(of_end, times[:, 0], states, data))
 
 
-def _repeated(finished: Any, last: Any, times: np.ndarray, batch: Members, program: Method, held: Held) -> Any:
+def _repeated(finished: Any, last: Any, at_start: np.ndarray, batch: Members, program: Method, held: Held) -> Any:
     """The saved rows; the start where a time is the start, and the end from where a trial ended on."""
-    begin = 0.0 if isinstance(program, Procedure) else held.t0
-    at_start = times[None] <= np.broadcast_to(begin, (batch.n,))[:, None]
-    missing = (np.arange(times.size) >= finished.n_saved[:, None]) & ~at_start
-    first = _saved(program.save, np.broadcast_to(begin, (batch.n,))[:, None], batch.states, held.data)
+    missing = (np.arange(at_start.size) >= finished.n_saved[:, None]) & ~at_start
+    begin = np.zeros(batch.n) if isinstance(program, Procedure) else held.t0
+    first = _saved(program.save, begin[:, None], batch.states, held.data)
+    at_start = np.broadcast_to(at_start, missing.shape)
 
     def leaf(values: Any, begun: Any, ended: Any):
         if at_start.any():

@@ -1,7 +1,7 @@
 """Continuous time: the flow of a system, integrated by diffrax (the only module that imports it)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -55,7 +55,7 @@ def flow(
         data: passed to the field: `Moments` for the registered systems.
         t1: end of the integration, in flow units.
         ts: increasing times in [t0, t1] at which states are returned; default: only t1.
-        t0: its start.
+        t0: its start, from which time is counted inside: a run in float32 may begin at t0 = 10⁸.
         solver: "tsit5" (explicit, order 5), "dopri8" (explicit, order 8, for tight tolerances) or
             "kvaerno5" (implicit, order 5, L-stable, for stiff flows such as small ρ at m = 1).
         rtol, atol: error per step; default 1e-8 and 1e-10 in float64, 1e-5 and 1e-7 in float32.
@@ -95,20 +95,41 @@ def flow(
     atol = scalar("atol", (1e-7 if single else 1e-10) if atol is None else atol, above=0)
     dt = None if dt is None else scalar("dt", dt, above=0)
     max_steps = whole_number("max_steps", max_steps)
-    ts, t0, t1 = jnp.asarray(_checked_times(ts, t0, t1), dtype), jnp.asarray(t0, dtype), jnp.asarray(t1, dtype)
-    times = jnp.clip(ts, t0, t1)
-    numbers = traceable((system, data, t0, t1, rtol, atol, dt, until), dtype)
+    ts = _checked_times(ts, t0, t1)
+    clock = _Clock(jnp.asarray(t0, dtype), jnp.asarray(t1, dtype), _since(t0, t1, dtype))
+    passed = jnp.clip(_since(t0, ts, dtype), 0, clock.span)
+    numbers = traceable((system, data, clock, rtol, atol, dt, until), dtype)
     now, own_rule = numbers[0], None if isinstance(until, Rest) else until
     moving, fixed = eqx.partition(now, eqx.is_array)  # numbers are no part of the meaning
     rate = lambda t, y, data, moving: field_of(at(eqx.combine(moving, fixed), t, dtype))(t, y, data)  # noqa: E731
-    given = (t0, state, numbers[1])
+    given = (clock.t0, state, numbers[1])
     meaning = fingerprint((None if is_own(system) else rate, (*given, moving)), (own_rule, given), (save, given))
-    return _integrate(numbers, state, times, solver, max_steps, itself if save is None else save, meaning)
+    found = _integrate(numbers, state, passed, solver, max_steps, itself if save is None else save, meaning)
+    return found._replace(times=jnp.clip(jnp.asarray(ts, dtype), clock.t0, clock.t1))
+
+
+class _Clock(NamedTuple):
+    """A user's times; what runs counts from t0, since far from zero the clock is too coarse for small steps."""
+
+    t0: Any
+    t1: Any
+    span: Any
+
+    def at(self, passed: Any) -> Any:
+        """The time when so much of the span has passed; at its end t1 itself."""
+        return jnp.where(passed >= self.span, self.t1, self.t0 + passed)
+
+
+def _since(t0: Any, times: Any, dtype: Any) -> Any:
+    """times − t0, subtracted in float64 where they are known."""
+    if is_traced(t0, times):
+        return jnp.asarray(times, dtype) - jnp.asarray(t0, dtype)
+    return jnp.asarray(np.asarray(times, np.float64) - float(t0), dtype)
 
 
 def _checked_times(ts: Any, t0: Any, t1: Any) -> Any:
     if ts is None:
-        return jnp.reshape(jnp.asarray(t1), (1,))
+        return jnp.reshape(t1, (1,)) if is_traced(t1) else np.reshape(np.asarray(t1, np.float64), (1,))
     if is_traced(ts, t0, t1):
         return ts
     times = real_numbers("ts", ts)
@@ -124,28 +145,31 @@ def _checked_times(ts: Any, t0: Any, t1: Any) -> Any:
 
 @eqx.filter_jit
 def _integrate(numbers: Any, state: Any, times: Any, solver: Any, max_steps: Any, save: Any, meaning: str) -> Solution:
-    system, data, t0, t1, rtol, atol, dt, until = numbers
+    """`times` are since the start, as everything here is but what the user's functions are told."""
+    system, data, clock, rtol, atol, dt, until = numbers
     dtype = times.dtype
     # Traced times cannot be looked at before: what they ask for in vain is no result.
-    known = jnp.isfinite(t0) & jnp.isfinite(t1) & (t1 > t0) & jnp.isfinite(times).all() & (jnp.diff(times) >= 0).all()
+    known = jnp.isfinite(clock.t0) & jnp.isfinite(clock.span) & (clock.span > 0)
+    known = known & jnp.isfinite(times).all() & (jnp.diff(times) >= 0).all()
     times = jnp.sort(times)
 
     def field(t: Any, y: Any, data: Any):
-        rate = field_of(at(system, t, dtype))(t, y, data)
+        now = clock.t0 + t
+        rate = field_of(at(system, now, dtype))(now, y, data)
         check_rate(y, rate)
         return rate
 
-    events = [_not_finite] if until is None else [_not_finite, _ended(until)]
+    events = [_not_finite] if until is None else [_not_finite, _ended(until, clock)]
     if dt is None:
         controller = _Advancing(rtol=rtol, atol=atol, norm=_finite_norm)
-        first = _first_step(field, state, data, t0, t1, rtol, atol)
+        first = _first_step(field, state, data, clock.span, rtol, atol)
     else:
         controller, first = diffrax.ConstantStepSize(), dt
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, y, args: field(t, y, args)),
         _solver(solver, None if dt is None else (rtol, atol)),
-        t0=t0,
-        t1=t1,
+        t0=jnp.zeros_like(clock.span),
+        t1=clock.span,
         dt0=first,
         y0=state,
         args=data,
@@ -163,7 +187,7 @@ def _integrate(numbers: Any, state: Any, times: Any, solver: Any, max_steps: Any
     # interpolant may be off by a rounding.
     reached = (times < stopped_at) & jax.vmap(_all_finite)(saved)
     ended = jnp.asarray(False) if until is None else solution.event_mask[1]  # type: ignore[index]
-    held = lambda s, f, y: _held(s, f[0], y, reached, times, finite, t0)  # noqa: E731
+    held = lambda s, f, y: _held(s, f[0], y, reached, times, finite)  # noqa: E731
     states = jax.tree.map(held, saved, last, state)
     final = jax.tree.map(lambda held, end: jnp.where(finite, end[0], held[-1]), states, last)
     result = solution.result
@@ -172,22 +196,24 @@ def _integrate(numbers: Any, state: Any, times: Any, solver: Any, max_steps: Any
         result == diffrax.RESULTS.max_steps_reached,
         Status.OUT_OF_STEPS,
         jnp.where(
-            stepped & finite, jnp.where(ended & (stopped_at < t1), Status.CONVERGED, Status.COMPLETED), Status.DIVERGED
+            stepped & finite,
+            jnp.where(ended & (stopped_at < clock.span), Status.CONVERGED, Status.COMPLETED),
+            Status.DIVERGED,
         ),
     )
     status = jnp.where(known, status, Status.DIVERGED)
     if save is not itself:
-        states = jax.vmap(lambda t, y: save(t, y, data))(jnp.minimum(times, stopped_at), states)
-    return Solution(times, states, final, status, solution.stats["num_steps"], stopped_at)
+        states = jax.vmap(lambda t, y: save(t, y, data))(clock.at(jnp.minimum(times, stopped_at)), states)
+    return Solution(times, states, final, status, solution.stats["num_steps"], clock.at(stopped_at))
 
 
-def _held(saved: Array, last: Array, first: Array, reached: Array, times: Array, last_is_finite: Array, t0: Array):
+def _held(saved: Array, last: Array, first: Array, reached: Array, times: Array, last_is_finite: Array):
     """Saved rows where they were reached; after that the last state if it is finite, else the last good row."""
     along = lambda mask: mask.reshape(mask.shape + (1,) * (saved.ndim - 1))  # noqa: E731
     row = jax.lax.cummax(jnp.where(reached, jnp.arange(times.size), -1))
     good = jnp.where(along(row >= 0), saved[jnp.maximum(row, 0)], first)
     held = jnp.where(last_is_finite, last, good)
-    return jnp.where(along(times <= t0), first, jnp.where(along(reached), saved, held))
+    return jnp.where(along(times <= 0), first, jnp.where(along(reached), saved, held))
 
 
 def _all_finite(state: Any) -> Array:
@@ -219,12 +245,12 @@ class _Advancing(diffrax.PIDController):
         return keeps, start, end, jumped, state, result
 
 
-def _first_step(field: Field, state: Any, data: Any, t0: Array, t1: Array, rtol: Array, atol: Array) -> Array:
+def _first_step(field: Field, state: Any, data: Any, span: Array, rtol: Array, atol: Array) -> Array:
     """A hundredth of the time in which the field would move the state by its own size (Hairer, Nørsett & Wanner)."""
     scaled = lambda tree: optimistix.rms_norm(  # noqa: E731
         jax.tree.map(lambda leaf, y: leaf / (atol + rtol * jnp.abs(y)), tree, state)
     )
-    size, speed, span = scaled(state), scaled(field(t0, state, data)), t1 - t0
+    size, speed = scaled(state), scaled(field(jnp.zeros_like(span), state, data))
     step = jnp.where((size > 1e-5) & (speed > 1e-5), 0.01 * size / speed, 1e-6 * span)
     return jnp.clip(jnp.where(jnp.isfinite(step), step, 1e-6 * span), 1e-10 * span, span)
 
@@ -237,10 +263,10 @@ def _solver(name: str, tolerances: Any) -> diffrax.AbstractSolver[Any]:
     return SOLVERS[name](root_finder=optimistix.Newton(rtol=rtol, atol=atol))  # type: ignore[call-arg]
 
 
-def _ended(until: Any):
+def _ended(until: Any, clock: _Clock):
     def condition(t: Any, y: Any, args: Any, *, terms: Any, **kwargs: Any):
         if isinstance(until, Rest):
             return until.of_rate(terms.vf(t, y, args), y)
-        return checked_rule(until, t, y, args)
+        return checked_rule(until, clock.t0 + t, y, args)
 
     return condition

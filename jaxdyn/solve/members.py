@@ -72,17 +72,21 @@ class Members:
 
     def numbers(self, name: str, value: Any, above: float | None = None) -> np.ndarray:
         """One number, or one a trial, as [trials] in the batch's dtype; ValueError for anything else."""
+        return np.broadcast_to(self.checked(name, value, above).astype(self.dtype), (self.n,))
+
+    def checked(self, name: str, value: Any, above: float | None = None) -> np.ndarray:
+        """One number [] or one a trial [trials], in float64; ValueError for anything else."""
         array = real_numbers(name, value)
         if array.shape not in ((), (self.n,)):
             raise ValueError(f"{name}: expected one number or one for each of {self.n} trials, got shape {array.shape}")
         if not np.isfinite(array).all() or (above is not None and (array <= above).any()):
             raise ValueError(f"{name}: expected finite numbers{'' if above is None else f' above {above:g}'}")
-        return np.broadcast_to(array.astype(self.dtype), (self.n,))
+        return array
 
-    def held(self, t1: np.ndarray, *, tolerance: float | None = None, **numbers: Any) -> Held:
+    def held(self, span: np.ndarray, *, tolerance: float | None = None, **numbers: Any) -> Held:
         """What every trial keeps."""
         rest = {} if tolerance is None else {"tolerance": np.full(self.n, tolerance, self.dtype)}
-        return Held(self.system, self.data, t1, **numbers, **rest)
+        return Held(self.system, self.data, span, **numbers, **rest)
 
 
 def _leaf_axes(name: str, axes: Any, tree: Any) -> Any:

@@ -48,12 +48,60 @@ def test_a_fast_start_before_a_long_end_is_resolved():
 
 
 def test_ensembles_far_from_time_zero_gain_the_time_they_say():
-    """At t = 10¹⁰ a time resolves 2·10⁻⁶: a step of 10⁻⁵ gains what is left of it after rounding."""
+    """At t = 10¹⁰ a time resolves 2·10⁻⁶, which is counted from t0."""
     t0 = 1e10
     many = jd.flow_ensemble(lambda t, y, p: -p * y, np.ones(2), np.array([1.0, 1e2]), t0=t0, t1=t0 + 1,
                             in_axes=(None, 0, 0))  # fmt: skip
     assert (many.status == jd.Status.COMPLETED).all()
-    np.testing.assert_allclose(many.final, np.exp([-1.0, -1e2]), rtol=1e-4, atol=1e-8)
+    np.testing.assert_allclose(many.final, np.exp([-1.0, -1e2]), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("t0", [1e6, 1e8, -1e10])
+@pytest.mark.parametrize("engine", ["fused", "xla"])
+@pytest.mark.parametrize("options", [{}, {"solver": "rodas5p"}, {"solver": "rk4", "dt": 0.01}, {"dt": 0.01}])
+def test_float32_far_from_time_zero_is_float32_at_zero(t0, engine, options):
+    """A clock that resolves 0.06 (at 10⁶) to 1,000 (at 10¹⁰) has no part in a run of two units: the same bits."""
+    fall = lambda t, y, p: -p * y  # noqa: E731
+    starts, rates, share = np.ones(2, np.float32), np.array([1.0, 3.0], np.float32), (None, 0, 0)
+    at = lambda t0: jd.flow_ensemble(  # noqa: E731
+        fall, starts, rates, t0=t0, t1=t0 + np.array([2.0, 1.0]), ts=[t0, t0 + 0.5, t0 + 1.0], in_axes=share,
+        engine=engine, **options,
+    )  # fmt: skip
+    have, want = at(t0), at(0.0)
+    assert have.status.tolist() == [jd.Status.COMPLETED] * 2
+    np.testing.assert_array_equal(have.states, want.states)
+    np.testing.assert_array_equal(have.final, want.final)
+    np.testing.assert_allclose(have.final, np.exp([-2.0, -3.0]), rtol=1e-4)
+    np.testing.assert_array_equal(have.stopped_at, np.float32(t0 + np.array([2.0, 1.0])))
+
+
+@pytest.mark.parametrize("solver", ["tsit5", "dopri8", "kvaerno5"])
+def test_one_trial_in_float32_far_from_time_zero(solver):
+    at = lambda t0: jd.flow(  # noqa: E731
+        lambda t, y, p: -y, jnp.ones(1, jnp.float32), None, t0=t0, t1=t0 + 2, ts=[t0, t0 + 0.5], solver=solver
+    )
+    have, want = at(1e8), at(0.0)
+    assert int(have.status) == jd.Status.COMPLETED
+    np.testing.assert_array_equal(have.final, want.final)
+    np.testing.assert_array_equal(have.states, want.states)
+    assert float(have.stopped_at) == np.float32(1e8 + 2)
+
+
+def test_clocks_of_users_functions_are_the_users_own():
+    """Fields, schedules, rules and what is saved are told t, not the time since t0."""
+    wave = lambda t, y, p: jnp.cos(t) + 0 * y  # noqa: E731
+    late = lambda t, y, p: t > 11.5  # noqa: E731
+    clock = lambda t, y, p: t  # noqa: E731
+    one = jd.flow(wave, jnp.zeros(1), None, t0=10.0, t1=13.0, ts=[10.5, 11.0], until=late, save=clock)
+    many = jd.flow_ensemble(wave, np.zeros((2, 1)), None, t0=10.0, t1=13.0, ts=[10.5, 11.0], until=late, save=clock)
+    steps = jd.flow_ensemble(wave, np.zeros((2, 1)), None, t0=10.0, t1=13.0, ts=[10.5, 11.0], save=clock, dt=0.1)
+    for ended in (one, jax.tree.map(lambda leaf: leaf[0], many._replace(times=many.times[None]))):
+        assert int(ended.status) == jd.Status.CONVERGED
+        assert 11.5 < float(ended.stopped_at) <= 13
+        np.testing.assert_allclose(ended.states, [10.5, 11.0], rtol=1e-14)
+        np.testing.assert_allclose(ended.final, np.sin(float(ended.stopped_at)) - np.sin(10), atol=1e-7)
+    np.testing.assert_allclose(steps.states, [[10.5, 11.0]] * 2, rtol=1e-14)
+    np.testing.assert_allclose(steps.final, np.sin(13) - np.sin(10), atol=1e-7)
 
 
 def test_nan_times_are_no_success():

@@ -22,22 +22,23 @@ class Adaptive(Flow):
 
     def init(self, state: Any, held: Held) -> Carried:
         """The first step size after Hairer, Nørsett & Wanner (II.4)."""
-        rate = self.rate(held.t0, state, held)
+        start = jnp.zeros_like(held.span)
+        rate = self.rate(start, state, held)
         size, speed = (self._scaled(tree, state, state, held) for tree in (state, rate))
         ready = (size > 1e-5) & (speed > 1e-5)
         small = jnp.where(ready, 0.01 * size / jnp.where(ready, speed, 1), 1e-6)
-        ahead = self.rate(held.t0 + small, plus(state, (small, rate)), held)
+        ahead = self.rate(small, plus(state, (small, rate)), held)
         bend = self._scaled(jax.tree.map(jnp.subtract, ahead, rate), state, state, held) / small
         most = jnp.maximum(speed, bend)
         next_ = jnp.where(most <= 1e-15, jnp.maximum(1e-6, small * 1e-3), (0.01 / most) ** 0.2)
         dt = jnp.minimum(100 * small, next_)
-        return Carried(held.t0, state, jnp.where(jnp.isfinite(dt), dt, 1e-6), rate if self.keeps_rate else ())
+        return Carried(start, state, jnp.where(jnp.isfinite(dt), dt, 1e-6), rate if self.keeps_rate else ())
 
     def step(self, carried: Carried, held: Held) -> Carried:
         # Of what remains, so that a rejected last step is a shorter one.
-        last = carried.dt >= (held.t1 - carried.t) * (1 - 100 * jnp.finfo(carried.t.dtype).eps)
-        then = jnp.where(last, held.t1, carried.t + carried.dt)
-        h = then - carried.t  # what the time really gains: far from 0 not what was asked for
+        last = carried.dt >= (held.span - carried.t) * (1 - 100 * jnp.finfo(carried.t.dtype).eps)
+        then = jnp.where(last, held.span, carried.t + carried.dt)
+        h = then - carried.t  # what the time really gains: far from the start not what was asked for
         new, error, rate = self.attempt(carried, held, h)
         square = self._mean_square(error, carried.state, new, held)
         stands = square < 1

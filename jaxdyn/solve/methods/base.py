@@ -32,15 +32,15 @@ Save = Callable[[Any, Any, Any], Any]
 
 
 class Held(NamedTuple):
-    """What a trial keeps: its system's numbers, its data, the end of its time, and the method's numbers.
+    """What a trial keeps: its system's numbers, its data, how long it runs, and the method's numbers.
 
-    Adaptive methods have tolerances; fixed steps their size, how many they are, and the start of time; procedures their
-    learning rate. `tolerance` is that of rest.
+    Flows start at time t0, which fields and rules are told of; adaptive methods have tolerances, fixed steps their size
+    and how many they are; procedures have their learning rate. `tolerance` is that of rest.
     """
 
     system: Any
     data: Any
-    t1: Any
+    span: Any
     dt: Any = ()
     rtol: Any = ()
     atol: Any = ()
@@ -52,7 +52,10 @@ class Held(NamedTuple):
 
 class Carried(NamedTuple):
     """What a trial carries: its time (of procedures: steps taken) and state; for adaptive methods the next step and the
-    rate at `t`, for fixed steps how many were taken, for optimizers their memory."""
+    rate at `t`, for fixed steps how many were taken, for optimizers their memory.
+
+    Time is counted from the trial's start: far from zero the clock's would be too coarse for small steps.
+    """
 
     t: Any
     state: Any
@@ -93,7 +96,7 @@ class Method(abc.ABC):
     """A trial's method with what it integrates.
 
     `rests` ends a trial by `Rest`, `until` by a rule of the user's; `save` says what is recorded; `at_end` whether a
-    trial ends at its own t1 (if not, the engine counts the steps); `meaning` is the user's functions' fingerprint.
+    trial ends by its own span (if not, the engine counts the steps); `meaning` is the user's functions' fingerprint.
     """
 
     parts: Skeleton
@@ -128,30 +131,38 @@ class Method(abc.ABC):
         """Whether `terminate` can be true."""
         return self.at_end or self.rests or self.until is not None
 
+    def clock(self, t: Any, held: Held) -> Any:
+        """The time that a user's functions are told."""
+        return t
+
     def terminate(self, previous: Carried, carried: Carried, held: Held) -> Any:
-        ended = carried.t >= held.t1 if self.at_end else jnp.zeros((), bool)
+        ended = carried.t >= held.span if self.at_end else jnp.zeros((), bool)
         # A step that was rejected moved nothing, which a rule must not take for rest.
         moved = carried.t > previous.t
         if self.rests:
             ended |= moved & self.at_rest(previous, carried, held)
         if self.until is not None:
-            ended |= moved & checked_rule(self.until, carried.t, carried.state, held.data)
+            ended |= moved & checked_rule(self.until, self.clock(carried.t, held), carried.state, held.data)
         return ended
 
     def record(self, previous: Carried, carried: Carried, held: Held, when: Any) -> tuple[Any, Any]:
-        """Whether the step passed the time `when`, and what is saved of the state there."""
+        """Whether the step passed the time `when` after the start, and what is saved of the state there."""
         when = when.astype(jnp.result_type(carried.t, float))
         due = (when <= carried.t) & (carried.t > previous.t)
         span = jnp.where(carried.t > previous.t, carried.t - previous.t, 1)
         x = jnp.clip((when - previous.t) / span, 0, 1)
-        return due, self.save(when, self.between(previous, carried, held, x), held.data)
+        return due, self.save(self.clock(when, held), self.between(previous, carried, held, x), held.data)
 
 
 class Flow(Method):
     """Methods that integrate a field."""
 
+    def clock(self, t: Any, held: Held) -> Any:
+        return held.t0 + t
+
     def rate(self, t: Any, state: Any, held: Held) -> Any:
-        """The system's field, which must be like the state; its schedules at time t."""
+        """The system's field, which must be like the state, and its schedules at time t after the start."""
+        t = self.clock(t, held)
         system = at(self.parts.whole(held.system), t, jnp.result_type(*jax.tree.leaves(state)))
         rate = field_of(system)(t, state, held.data)
         check_rate(state, rate)
@@ -162,15 +173,15 @@ class Flow(Method):
 
 
 class Fixed(Flow):
-    """Steps of a fixed size, `held.dt`: `held.n_steps` of them end at `held.t1`."""
+    """Steps of a fixed size, `held.dt`: `held.n_steps` of them are `held.span`."""
 
     def init(self, state: Any, held: Held) -> Carried:
-        return Carried(held.t0, state, taken=jnp.zeros((), jnp.int32))
+        return Carried(jnp.zeros_like(held.span), state, taken=jnp.zeros((), jnp.int32))
 
     def step(self, carried: Carried, held: Held) -> Carried:
         # By the count: a sum of steps would drift.
         taken = carried.taken + 1
-        then = jnp.where(taken >= held.n_steps, held.t1, held.t0 + taken.astype(held.dt.dtype) * held.dt)
+        then = jnp.where(taken >= held.n_steps, held.span, taken.astype(held.dt.dtype) * held.dt)
         return Carried(then, self.advance(carried, held), taken=taken)
 
     @abc.abstractmethod
