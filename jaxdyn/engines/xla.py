@@ -12,6 +12,7 @@ the longest trial is what an ensemble waits for in the end).
 
 import functools
 import itertools
+import math
 import os
 import re
 import threading
@@ -107,7 +108,8 @@ def run(
     else:
         threads = (os.cpu_count() or 1) if on_cpu else 1
     per_device = max(1, threads // len(devices))
-    stages = _stages("cpu" if on_cpu else "accelerator", states, params)
+    numbers = sum(leaf[0].size for leaf in jax.tree.leaves((states, params)))
+    stages = _stages("cpu" if on_cpu else "accelerator", max(numbers, traits.largest))
     for stage in [_ALONE] if traits.has_effects else stages:
         waiting = np.arange(n_trials) if order is None else np.asarray(order)
         batch.queue.extend(waiting[batch.status[waiting] == _RUNNING].tolist())
@@ -118,24 +120,27 @@ def run(
     return Finished(batch.states, batch.steps, batch.status, *recorded)
 
 
-def _stages(kind: str, states: Any, params: Any) -> list[Stage]:
+def _stages(kind: str, numbers: int) -> list[Stage]:
     """Lanes by age; fewer where a trial is large, by its size alone, so that a batch never outgrows the memory."""
-    numbers = sum(leaf[0].size for leaf in jax.tree.leaves((states, params)))
     most = max(1, _HELD[kind] // numbers)
     looks = 16 if most >= 16 else 1  # a look costs nothing against a step of a large trial
     return [stage._replace(width=min(stage.width, most), unchecked=looks) for stage in _STAGES[kind]]
 
 
-_LAPACK = re.compile(r"\b(lu|eigh?|svd|qr|geqrf|householder_product|cholesky|triangular_solve|schur|hessenberg)\[")
+_LAPACK = re.compile(
+    r"\b(lu|eigh?|svd|qr|geqrf|geqp3|householder_product|ormqr|cholesky|triangular_solve|schur|hessenberg|tridiagonal)\["
+)
+_SHAPES = re.compile(r":[a-z]+\d*\[([\d,]+)\]")  # as in a:f64[3,4]
 
 
 class _Traits(NamedTuple):
     """Of a trial's functions: whether they call linear-algebra libraries (two threads in them deadlock in XLA's thread
-    pool), and whether they do anything but compute, such as printing.
+    pool), whether they do anything but compute, such as printing, and how many numbers their largest array has.
     """
 
     calls_lapack: bool
     has_effects: bool
+    largest: int
 
 
 def _traits(functions: tuple[Any, ...], states: Any, params: Any) -> _Traits:
@@ -154,7 +159,9 @@ def _looked_up(functions: tuple[Any, ...], structure: Any, kinds: tuple[Any, ...
     time = jax.ShapeDtypeStruct((), np.float64)
     arguments = ((state, params), (state, state, params), (state, state, params, time))
     traced = [jax.make_jaxpr(each)(*what) for each, what in zip(functions, arguments, strict=True) if each is not None]
-    return _Traits(any(_LAPACK.search(str(each)) for each in traced), any(each.effects for each in traced))
+    text = "\n".join(str(each) for each in traced)  # the functions that they call stand in it as well
+    sizes = [math.prod(map(int, shape.split(","))) for shape in _SHAPES.findall(text)]
+    return _Traits(bool(_LAPACK.search(text)), any(each.effects for each in traced), max(sizes, default=0))
 
 
 class _Batch:

@@ -131,14 +131,14 @@ def test_long_steps_are_short_code_and_right(name):
     plain = lambda s, p: step(s, None, p)  # noqa: E731
     arguments = (plain, None, None, fused._Example(one), fused._Example(jax.ShapeDtypeStruct((), np.float64)))
     _, kernel = fused._built(*arguments, None, True)
-    assert kernel.text.count("\n") < fused._PROMPT
+    assert kernel.lines < fused.PROMPT
 
 
 def test_what_would_take_long_to_compile_is_not_for_auto(monkeypatch):
     step = lambda s, p: jnp.tanh(jnp.cumsum(jnp.sin(s)))  # noqa: E731
     start = np.ones((2, 20))
     assert choose(step, None, start, np.zeros(2)) == "fused"
-    monkeypatch.setattr(fused, "_PROMPT", 100)
+    monkeypatch.setattr(fused, "PROMPT", 100)
     assert choose(step, None, start, np.zeros(2)) == "xla"
 
 
@@ -168,3 +168,29 @@ def test_typed_keys_are_refused_in_words():
 def test_unsupported_is_still_said():
     with pytest.raises(Unsupported, match="the primitive sort"):
         jd.descend_ensemble(lambda s, d, lr: jnp.sort(s), np.ones((2, 4)), None, steps=1, lr=1.0, engine="fused")
+
+
+@pytest.mark.parametrize("reduce", ["sum", "max", "min", "prod"])
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((4097,), 0), ((9000,), 0), ((100, 70), None), ((2, 5000), 1), ((5000, 2), 0)]
+)
+def test_long_sums_are_loops(reduce, shape, axis):
+    """Over more terms than are written out: blocks of an axis, and one axis after another."""
+    table = 1 + 1e-3 * np.random.default_rng(0).normal(size=shape)
+    start, factors = np.zeros((3, *np.sum(table, axis).shape)), np.array([1.0, 1.0005, 0.9995])
+    step = lambda s, x, lr: 0 * s + getattr(jnp, reduce)(x * jnp.asarray(table), axis=axis)  # noqa: E731
+    have = jd.descend_ensemble(step, start, factors, steps=1, lr=1.0, in_axes=(None, 0, 0), engine="fused").final
+    want = np.stack([getattr(np, reduce)(x * table, axis=axis) for x in factors])
+    np.testing.assert_allclose(have, want, rtol=1e-11)
+
+
+def test_what_cannot_be_compiled_is_found_out_once(monkeypatch):
+    """And "auto" runs it under xla, with as many lanes as its largest array lets fit into memory."""
+    tried, build = [], fused.build
+    monkeypatch.setattr(fused, "build", lambda *inputs: tried.append(1) or build(*inputs))
+    table = np.random.default_rng(0).normal(size=100_000)
+    step = lambda s, x, lr: s + jnp.sort(s[0] * jnp.asarray(table))[:2]  # noqa: E731
+    for _ in range(3):
+        end = jd.descend_ensemble(step, np.ones((2, 2)), None, steps=1, lr=1.0).final
+        np.testing.assert_allclose(end, 1 + np.sort(table)[[[0, 1]] * 2], rtol=1e-12)
+    assert len(tried) == 1

@@ -31,7 +31,7 @@ from ..base import (
     save_times,
 )
 from .expressions import TooLarge, Unsupported
-from .kernel import Kernel, build
+from .kernel import PROMPT, Kernel, build
 from .layout import Layout, address, readable
 from .module import JOB
 from .program import Program
@@ -138,16 +138,13 @@ def supports(step: StepFunction, done: DoneFunction | None, states: Any, params:
     states, params = (jax.tree.map(in_jax_dtype, tree) for tree in (states, params))
     try:
         one, other = one_trial(states), one_trial(params)
-        _, kernel = _cached(_built, (step, done, record, _Example(one), _Example(other), None, _x64()))
-        if kernel.text.count("\n") > _PROMPT:
+        _, kernel = _kernel_of(step, done, record, _Example(one), _Example(other), None, _x64())
+        if kernel.lines > PROMPT:
             return False
         compiled_program(step, done, record, one, other, None)
     except (Unsupported, ImportError):
         return False
     return True
-
-
-_PROMPT = 25_000  # lines of a kernel that are compiled in about two seconds
 
 
 class _Example:
@@ -185,14 +182,25 @@ def _cached(function: Any, arguments: tuple[Any, ...]) -> Any:
     return function(*arguments)
 
 
+def _kernel_of(*functions: Any) -> tuple[Program, Kernel]:
+    found = _cached(_built, functions)
+    if isinstance(found, Unsupported):
+        raise found
+    return found
+
+
 @functools.lru_cache(maxsize=128)
 def _built(
     step: Any, done: Any, record: Any, state: _Example, param: _Example, lanes: Any, x64: Any
-) -> tuple[Program, Kernel]:
+) -> tuple[Program, Kernel] | Unsupported:
+    """The program and its kernel, or why there is none, which is to be found out once."""
     from . import native  # llvmlite is imported when something is compiled
 
-    program = _traced(step, done, record, state.tree, param.tree)
-    return program, build(program, lanes, native.features())
+    try:
+        program = _traced(step, done, record, state.tree, param.tree)
+        return program, build(program, lanes, native.features())
+    except Unsupported as error:
+        return error.with_traceback(None)
 
 
 @functools.lru_cache(maxsize=128)
@@ -201,7 +209,7 @@ def _compiled_program(
 ) -> tuple[Program, Any]:
     from . import native
 
-    program, kernel = _cached(_built, (step, done, record, state, param, lanes, x64))
+    program, kernel = _kernel_of(step, done, record, state, param, lanes, x64)
     known = _KERNELS.get(kernel.text)
     if known is None:
         known = _KERNELS[kernel.text] = native.compile_kernel(kernel)

@@ -26,6 +26,10 @@ class Kernel(NamedTuple):
     lanes: int
     work_bytes: int
 
+    @property
+    def lines(self) -> int:
+        return self.text.count("\n")
+
 
 def build(program: Program, lanes: int | None, features: Any) -> Kernel:
     """The kernel of a program for a processor with these features."""
@@ -34,20 +38,25 @@ def build(program: Program, lanes: int | None, features: Any) -> Kernel:
         raise Unsupported(f"a trial of {numbers:,} numbers (more than {_LARGEST:,})")
     # A register holds twice as many numbers of single precision.
     fill = 1 if any(dtype == "float64" for dtype in program.state.elements) else 2
+    straight = None
     try:
         graph = Graph(limit=4 * _STRAIGHT_IF_SMALL)
         parts = scalarised(program, graph)
         count, n_state = len(graph.live([*parts.new, *parts.judged])), len(program.state.elements)
         if count <= (_STRAIGHT_IF_SMALL if n_state <= _SMALL else _STRAIGHT) and n_state <= _IN_REGISTERS:
-            return _Text(program, lanes or fill * features.small_lanes(n_state), features).small(graph, parts)
+            straight = _Text(program, lanes or fill * features.small_lanes(n_state), features).small(graph, parts)
+            if straight.lines <= PROMPT:
+                return straight
     except TooLarge:
         pass
-    return _Text(program, lanes or fill * features.width, features).large()
+    looped = _Text(program, lanes or fill * features.width, features).large()
+    return looped if straight is None or looped.lines < straight.lines else straight
 
 
 # Operations that are still written out inside the loop. Beyond this, loops over array elements were measured to be as
 # fast and compile sooner; with few state elements (an integrator of a small system) writing out stays ahead.
 _STRAIGHT, _STRAIGHT_IF_SMALL, _SMALL = 4000, 20_000, 32
+PROMPT = 25_000  # lines of a kernel that are compiled in about two seconds
 _IN_REGISTERS = 512  # elements of a state that go around the loop as values; more take LLVM for ever
 _LARGEST = 4096  # numbers of a trial; beyond it the lanes' memory outgrows the caches, and libraries are better
 

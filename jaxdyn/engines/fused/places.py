@@ -87,15 +87,17 @@ class Lazy(NamedTuple):
     known: bool = True
 
 
-def uniform(array: np.ndarray) -> bool:
+def _uniform(array: np.ndarray) -> bool:
     """Whether all numbers are the same, the signs of zeros as well."""
-    return array.size > 0 and len({element.tobytes() for element in array.ravel()}) == 1
+    numbers = np.ascontiguousarray(array).reshape(-1, 1).view(np.uint8)
+    return array.size > 0 and bool((numbers == numbers[0]).all())
 
 
 class Constant(NamedTuple):
-    """An array whose numbers are known."""
+    """An array whose numbers are known; `uniform` if they are all the same."""
 
     array: np.ndarray
+    uniform: bool
     table: Callable[[], Memory]  # the numbers in memory, for indices that are not known
 
     @property
@@ -109,7 +111,7 @@ class Constant(NamedTuple):
     def build(self, graph: Graph, index: Index) -> int:
         if all(isinstance(i, int) for i in index):
             return graph.constant(self.array[index], self.dtype)
-        if uniform(self.array):
+        if self.uniform:
             return graph.constant(self.array.flat[0], self.dtype)
         return self.table().build(graph, index)
 
@@ -194,7 +196,7 @@ class Workspace:
                 self.code.store(room.dtype, number, room.address(self.code, index))
             return room
 
-        return Constant(array, table)
+        return Constant(array, _uniform(array), table)
 
     def view(self, value: Value, shape: Sequence[int], axes: Callable[[Index], Index]) -> Value:
         """value[axes(index)]; a memory stays one where `axes` is linear, which its values at the corners show."""

@@ -7,6 +7,7 @@ sums stay in registers. What has no rule here is written out element by element 
 
 import contextlib
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ from jax.extend import core as jex
 from . import mathematics
 from .elementwise import ELEMENTWISE, elementwise, tree
 from .expressions import Graph, Unsupported
-from .places import Constant, Index, Lazy, Memory, Value, Workspace, loop, number, row_major, uniform
+from .places import Constant, Index, Lazy, Memory, Value, Workspace, loop, number, row_major
 from .rules import RULES, constant_places, literal, type_of
 from .scalarise import apply_rule, inner_jaxpr
 from .vectors import Code
@@ -96,7 +97,7 @@ class _Emitter:
         if constants is not None:
             return constants
         for value in arguments:
-            if isinstance(value, Constant) and value.array.size and not uniform(value.array):
+            if isinstance(value, Constant) and value.array.size and not value.uniform:
                 value.table()
         inner = inner_jaxpr(equation)
         if inner is not None:
@@ -132,6 +133,9 @@ class _Emitter:
 
     def written_out(self, equation: Any, arguments: list[Value]) -> list[Value]:
         """An equation by the rules for scalars."""
+        shapes = [*(value.shape for value in arguments), *(variable.aval.shape for variable in equation.outvars)]
+        if max(int(np.prod(shape)) for shape in shapes) > _LONGEST:
+            raise Unsupported("a step this long")
         graph = Graph()
         places = [
             np.array([value.build(graph, index) for index in np.ndindex(value.shape)], np.int64).reshape(value.shape)
@@ -164,7 +168,7 @@ class _Emitter:
         kept = [axis for axis in range(len(x.shape)) if axis not in gone]
 
         def axes(index: Any):
-            full: list[int | str] = [0] * len(x.shape)
+            full: list[Any] = [0] * len(x.shape)
             for axis, i in zip(kept, index, strict=True):
                 full[axis] = i
             return tuple(full)
@@ -178,7 +182,7 @@ class _Emitter:
             old = [axis for axis, size in enumerate(x.shape) if size > 1]
 
             def axes(index: Any):
-                full: list[int | str] = [0] * len(x.shape)
+                full: list[Any] = [0] * len(x.shape)
                 for axis, other in zip(real, old, strict=True):
                     full[other] = index[axis]
                 return tuple(full)
@@ -221,25 +225,58 @@ class _Emitter:
     # Sums.
 
     def reduction(self, equation: Any, x: Any):
-        axes, op = equation.params["axes"], _REDUCTIONS[equation.primitive.name]
+        axes, op = tuple(sorted(equation.params["axes"])), _REDUCTIONS[equation.primitive.name]
+        if not axes or 0 in x.shape:
+            return self.written_out(equation, [x])
+        return [self._reduced(x, axes, op)]
+
+    def _reduced(self, x: Any, axes: tuple[int, ...], op: str) -> Memory:
         kept = [axis for axis in range(len(x.shape)) if axis not in axes]
         inner = [range(x.shape[axis]) for axis in axes]
-        terms = int(np.prod([len(each) for each in inner]))
-        if not 0 < terms <= _DEPTH * _DEPTH or 0 in x.shape:
-            return self.written_out(equation, [x])
+        terms = math.prod(len(each) for each in inner)
+        if terms > _DEPTH * _DEPTH:
+            *others, last = axes
+            if others:
+                return self._reduced(self._reduced(x, (last,), op), tuple(others), op)
+            return self._reduced_by_blocks(x, last, op)
         if isinstance(x, Lazy) and x.known and (terms > _DEPTH or _is_dear(x)):
             x = self.space.stored(x)  # by a loop: written out for each term of the sum it would be long
 
         def build(graph: Graph, index: Index) -> int:
             places = []
             for element in itertools.product(*inner):
-                full: list[int | str] = [0] * len(x.shape)
+                full: list[Any] = [0] * len(x.shape)
                 for axis, i in zip((*kept, *axes), (*index, *element), strict=True):
                     full[axis] = i
                 places.append(x.build(graph, tuple(full)))
             return tree(graph, op, places)
 
-        return [self.space.stored(Lazy(tuple(x.shape[axis] for axis in kept), x.dtype, build))]
+        return self.space.stored(Lazy(tuple(x.shape[axis] for axis in kept), x.dtype, build))
+
+    def _reduced_by_blocks(self, x: Any, axis: int, op: str) -> Memory:
+        """A long axis: blocks of it by a loop, then what the blocks have given, and the rest."""
+        blocks, rest = divmod(x.shape[axis], _DEPTH)
+
+        def element(graph: Graph, index: Index, start: "int | str", i: int) -> int:
+            return x.build(graph, (*index[:axis], self.space.shifted(start, i), *index[axis:]))
+
+        def block(graph: Graph, index: Index) -> int:
+            k = index[axis]
+            start = k * _DEPTH if isinstance(k, int) else self.code.let(f"mul i64 {k}, {_DEPTH}")
+            others = (*index[:axis], *index[axis + 1 :])
+            return tree(graph, op, [element(graph, others, start, i) for i in range(_DEPTH)])
+
+        shape = list(x.shape)
+        shape[axis] = blocks
+        whole = self._reduced(self.space.stored(Lazy(tuple(shape), x.dtype, block)), (axis,), op)
+        if not rest:
+            return whole
+
+        def build(graph: Graph, index: Index) -> int:
+            last = [element(graph, index, blocks * _DEPTH, i) for i in range(rest)]
+            return tree(graph, op, [whole.build(graph, index), *last])
+
+        return self.space.stored(Lazy(whole.shape, x.dtype, build))
 
     def _dot_general(self, equation: Any, x: Any, y: Any):
         (over_x, over_y), (batch_x, batch_y) = equation.params["dimension_numbers"]
