@@ -1,6 +1,7 @@
 """Pictures of trained networks: along a training, of the papers' tables, and of a diagnosis."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -83,7 +84,7 @@ def lines_with_bands(
     if log:
         ax.set_yscale("log")
     if named and len(labels) > 1:
-        ax.legend()
+        ax.legend(title="mean ± std of the seeds" if values.shape[1] > 1 else None, title_fontsize="small")
 
 
 def _cycle(count: int) -> list[str]:
@@ -105,25 +106,31 @@ def spectrum_lines(ax: Axes, run: xr.Dataset, time: np.ndarray, name: str, *, lo
 
 
 def ablation_points(ax: Axes, dataset: xr.Dataset, values: np.ndarray, embedding: np.ndarray | None) -> None:
-    """A table's cells, one a line: every seed and the mean, features (filled) and embedding (open)."""
+    """A table's cells, one a line: every seed and the mean, features (filled) above and embedding (open) below it."""
     count = dataset.sizes["cell"]
-    for cell in range(count):
-        for shown, colour, fill in ((values, BLUE, BLUE), (embedding, ORANGE, "none")):
-            if shown is not None:
-                ax.plot(100 * shown[cell], np.full(shown.shape[1], cell), "o", ms=2.5, mec=colour, mfc=fill, mew=0.6)
-                ax.plot(100 * shown[cell].mean(), cell, "|", ms=9, mew=1.4, color=colour)
+    kinds = [(values, BLUE, BLUE, "features", -0.15)]
+    kinds += [] if embedding is None else [(embedding, ORANGE, "none", "embedding", 0.15)]
+    for shown, colour, fill, name, shift in kinds:
+        for cell in range(count):
+            style: dict[str, Any] = {
+                "ms": 2.5,
+                "mec": colour,
+                "mfc": fill,
+                "mew": 0.6,
+                "label": name if cell == 0 else None,
+            }
+            ax.plot(100 * shown[cell], np.full(shown.shape[1], cell + shift), "o", **style)
+            ax.plot(100 * shown[cell].mean(), cell + shift, "|", ms=6, mew=1.4, color=colour)
+    ax.plot([], [], "|", ms=6, mew=1.4, color=GREY, label="mean of the seeds")
     labels = [f"{row}: {column}" for row, column in zip(dataset["row"].values, dataset["column"].values, strict=True)]
     ax.set_yticks(range(count), [label.replace("α_p", r"$\alpha_p$") for label in labels])
     ax.set_ylim(count - 0.5, -0.5)
-    ax.set_xlabel("held-out accuracy, 5 labels a class, %")
+    ax.set_xlabel(f"held-out accuracy, 5 labels a class, %\n(published: {dataset.attrs['published_for']})")
     for cell, published in enumerate(dataset["published"].values):
         ax.annotate(str(published) or "–", (1.02, cell), xycoords=("axes fraction", "data"), va="center", fontsize=6.5)
     ax.annotate("published", (1.02, -0.8), xycoords=("axes fraction", "data"), fontsize=6.5, annotation_clip=False)
-    ax.plot([], [], "o", ms=3, color=BLUE, label="features")
-    if embedding is not None:
-        ax.plot([], [], "o", ms=3, mec=ORANGE, mfc="none", label="embedding")
     ax.grid(axis="y", lw=0.3, color="#dddddd")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18 if count < 6 else -0.1), ncols=2)
+    ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3)
 
 
 def spectra_over_training(axes: Sequence[Axes], dataset: xr.Dataset) -> None:
@@ -148,7 +155,14 @@ def spectra_over_training(axes: Sequence[Axes], dataset: xr.Dataset) -> None:
         panels[0].set_ylabel(str(run["column"].values))
         if row == 0:
             for ax, title in zip(
-                panels, ("eigenvalues of F", "eigenvalues of $W_p$", "|cos(u, $W_p$u)|", "symmetry"), strict=True
+                panels,
+                (
+                    "eigenvalues of F,\nabove $10^{-9}$ of the largest",
+                    "eigenvalues of $W_p$",
+                    "|cos(u, $W_p$u)|",
+                    "symmetry",
+                ),
+                strict=True,
             ):
                 ax.set_title(title)
     for ax in axes[-4:]:

@@ -130,7 +130,7 @@ def test_long_steps_are_short_code_and_right(name):
     one = jax.ShapeDtypeStruct(shape, np.float64)
     plain = lambda s, p: step(s, None, p)  # noqa: E731
     arguments = (plain, None, None, fused._Example(one), fused._Example(jax.ShapeDtypeStruct((), np.float64)))
-    _, kernel = fused._built(*arguments, None, True)
+    _, kernel = fused._kernel_of(*arguments, None, True)
     assert kernel.lines < fused.PROMPT
 
 
@@ -194,3 +194,39 @@ def test_what_cannot_be_compiled_is_found_out_once(monkeypatch):
         end = jd.descend_ensemble(step, np.ones((2, 2)), None, steps=1, lr=1.0).final
         np.testing.assert_allclose(end, 1 + np.sort(table)[[[0, 1]] * 2], rtol=1e-12)
     assert len(tried) == 1
+
+
+WHOLE = {
+    "//": lambda x, y: x // y, "%": lambda x, y: x % y, "div": jax.lax.div, "rem": jax.lax.rem,
+    "<<": jax.lax.shift_left, ">>": jax.lax.shift_right_arithmetic, ">>>": jax.lax.shift_right_logical,
+    "divmod": lambda x, y: jnp.add(*jnp.divmod(x, y)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("dtype", ["int8", "int32", "int64", "uint8", "uint32", "uint64"])
+def test_whole_numbers_are_divided_and_shifted_as_by_xla(name, dtype):
+    """By zero, by −1 and by more bits than there are as well, where hardware traps or languages say nothing."""
+    ends = np.iinfo(dtype)
+    special = np.array([0, 1, 2, 3, 7, 8, 31, 64, 100, ends.max, ends.max - 1, ends.min, ends.min + 1], dtype)
+    special = np.concatenate([special, -special]) if ends.min else special
+    x, y = (part.ravel() for part in np.meshgrid(special, special))
+    function = lambda x, y: WHOLE[name](x, y)  # noqa: E731
+    step = lambda s, xy, lr: 0 * s + function(*xy).astype(jnp.float64)  # noqa: E731
+    have = jd.descend_ensemble(step, np.zeros(x.size), (x, y), steps=1, lr=1.0, in_axes=(None, 0, 0), engine="fused")
+    want = np.asarray(jax.jit(jax.vmap(function))(x, y))
+    np.testing.assert_array_equal(have.final, want.astype(np.float64))
+
+
+@pytest.mark.parametrize("name", ["copysign", "signbit", "frexp", "bits"])
+def test_bits_of_numbers_are_looked_at(name):
+    """What reads a number's bits: signs of zeros, exponents."""
+    functions = {
+        "copysign": lambda x: jnp.copysign(2.5, x),
+        "signbit": lambda x: jnp.signbit(x) * 1.0, "frexp": lambda x: jnp.frexp(x)[0] + jnp.frexp(x)[1],
+        "bits": lambda x: (jax.lax.bitcast_convert_type(x, jnp.int64) >> 40).astype(jnp.float64),
+    }  # fmt: skip
+    values = np.array([0.0, -0.0, 1.5, -3.25e-5, 7e300, -1e-300])
+    step = lambda s, x, lr: 0 * s + functions[name](x)  # noqa: E731
+    have = jd.descend_ensemble(step, np.zeros(6), values, steps=1, lr=1.0, in_axes=(None, 0, 0), engine="fused").final
+    np.testing.assert_array_equal(have, np.asarray(jax.jit(jax.vmap(functions[name]))(values)))

@@ -34,7 +34,7 @@ def test_the_page_lists_what_the_compiler_has():
 EXAMPLES = {
     "sort": jnp.sort, "cholesky": lambda x: jnp.linalg.cholesky(x @ x.T + jnp.eye(3)), "svd": jnp.linalg.svdvals,
     "eigh": jnp.linalg.eigvalsh, "qr": lambda x: jnp.linalg.qr(x)[1], "scatter-add": lambda x: x.at[0].add(1.0),
-    "fft": lambda x: jnp.fft.fft(x).real, "shift_left": lambda x: (x > 0).astype(int) << 1,
+    "fft": lambda x: jnp.fft.fft(x).real,
     "threefry2x32": lambda x: x + jax.random.normal(jax.random.wrap_key_data(jnp.zeros(2, jnp.uint32)), x.shape),
 }  # fmt: skip
 

@@ -18,7 +18,8 @@ SAME = {
     "expm1": "expm1", "sin": "sin", "cos": "cos", "tan": "tan", "asin": "asin", "acos": "acos", "atan": "atan",
     "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "asinh": "asinh", "acosh": "acosh", "atanh": "atanh",
     "cbrt": "cbrt", "erf": "erf", "erfc": "erfc", "lgamma": "lgamma", "stop_gradient": "copy", "copy": "copy",
-    "copy_p": "copy",
+    "copy_p": "copy", "shift_left": "shift_left", "shift_right_logical": "shift_right_logical",
+    "shift_right_arithmetic": "shift_right_arithmetic",
 }  # fmt: skip
 ELEMENTWISE = set(SAME) | {
     "integer_pow", "square", "rsqrt", "logistic", "sign", "round", "select_n", "clamp", "convert_element_type",

@@ -28,6 +28,8 @@ _ONE_TO_ONE: dict[str, Callable[..., Any]] = {
     "round_even": lambda x: jax.lax.round(x, jax.lax.RoundingMethod.TO_NEAREST_EVEN),
     "round_away": lambda x: jax.lax.round(x, jax.lax.RoundingMethod.AWAY_FROM_ZERO),
     "fma": lambda a, b, c: a * b + c, "fms": lambda a, b, c: a * b - c, "fnma": lambda a, b, c: c - a * b,
+    "shift_left": jax.lax.shift_left, "shift_right_logical": jax.lax.shift_right_logical,
+    "shift_right_arithmetic": jax.lax.shift_right_arithmetic,
     "select": lambda which, no, yes: jnp.where(which, yes, no),
 }  # fmt: skip
 
@@ -47,6 +49,8 @@ def _value(node: Node, arguments: Sequence[Any], inputs: Callable[[Any], Any]) -
         return node.value  # a NumPy scalar of its own type
     if node.op == "input":
         return inputs(node.value)
+    if node.op == "bitcast":
+        return jax.lax.bitcast_convert_type(arguments[0], node.dtype)
     if node.op == "convert":
         return jnp.asarray(arguments[0], node.dtype)
     function = _ONE_TO_ONE.get(node.op) or getattr(jnp, node.op)

@@ -126,6 +126,20 @@ def _pad(graph: Any, equation: Any, x: Any, fill: Any):
     return [out]
 
 
+@rule("bitcast_convert_type")
+def _bitcast(graph: Graph, equation: Any, x: Any):
+    new, old = type_of(equation.outvars[0].aval), type_of(equation.invars[0].aval)
+    if "bool" in (new, old) or np.dtype(new).itemsize != np.dtype(old).itemsize:
+        raise Unsupported(f"bitcast_convert_type from {old} to {new}")
+    places = [graph.apply("bitcast", place, dtype=new) for place in x.ravel().tolist()]
+    return [np.array(places, np.int64).reshape(x.shape)]
+
+
+@rule("tile")
+def _tile(graph: Any, equation: Any, x: Any):
+    return [np.tile(x, equation.params["reps"])]
+
+
 @rule("iota")
 def _iota(graph: Any, equation: Any):
     aval, along = equation.outvars[0].aval, equation.params["dimension"]

@@ -58,7 +58,7 @@ def apply_rule(equation: Any, graph: Graph, arguments: list[Places]) -> list[Pla
         return [elementwise(graph, name, equation.params, arguments, dtype)]
     if name not in RULES:
         return [_unknown(graph, name, out.aval) for out in equation.outvars]
-    return RULES[name](graph, equation, *arguments)
+    return [np.asarray(result) for result in RULES[name](graph, equation, *arguments)]
 
 
 def _unknown(graph: Graph, name: str, aval: Any) -> Places:
@@ -134,7 +134,7 @@ def _scan(graph: Any, equation: Any, *arguments: Any):
     )
     outputs: list[list[Places]] = []
     for k in range(params["length"])[:: -1 if params["reverse"] else 1]:
-        out = scalarise(params["jaxpr"], graph, [*constants, *carry, *(each[k] for each in slices)])
+        out = scalarise(params["jaxpr"], graph, [*constants, *carry, *(np.asarray(each[k]) for each in slices)])
         carry = out[:n_carry]
         outputs.append(out[n_carry:])
     if params["reverse"]:

@@ -144,6 +144,8 @@ def operation(code: Code, node: Node, arguments: Sequence[str], types: Sequence[
         which, no, yes = arguments
         kind = code.vector(node.dtype)
         return code.let(f"select <{code.lanes} x i1> {which}, {kind} {yes}, {kind} {no}")
+    if op == "bitcast":
+        return code.let(f"bitcast {code.vector(types[0])} {arguments[0]} to {code.vector(node.dtype)}")
     if op == "convert":
         return _convert(code, arguments[0], types[0], node.dtype)
     if op in _COMPARE:
@@ -200,8 +202,39 @@ def _whole(code: Code, op: str, arguments: Sequence[str], dtype: str) -> str:
         negative = code.let(f"icmp slt {kind} {x}, zeroinitializer")
         minus = code.let(f"sub {kind} zeroinitializer, {x}")
         return code.let(f"select <{code.lanes} x i1> {negative}, {kind} {minus}, {kind} {x}")
-    # Division of whole numbers traps on zero: not worth its guards.
+    if op in ("div", "rem"):
+        return _divided(code, op, x, arguments[1], dtype)
+    if op in _SHIFTS:
+        return _shifted(code, op, x, arguments[1], dtype)
     raise Unsupported(f"{op} of {dtype}")
+
+
+def _divided(code: Code, op: str, x: str, y: str, dtype: str) -> str:
+    """XLA's division of whole numbers, which never traps: x/0 is −1 (all bits set), its rest x; −2ⁿ/−1 is −2ⁿ."""
+    kind, mask, unsigned = code.vector(dtype), code.vector("bool"), dtype.startswith("u")
+    by_zero = bad = code.let(f"icmp eq {kind} {y}, zeroinitializer")
+    if not unsigned:
+        least = code.splat(-(1 << (8 * size_of(dtype) - 1)), dtype)
+        minus = code.let(f"icmp eq {kind} {y}, {code.splat(-1, dtype)}")
+        over = code.let(f"and {mask} {minus}, {code.let(f'icmp eq {kind} {x}, {least}')}")
+        bad = code.let(f"or {mask} {by_zero}, {over}")
+    safe = code.let(f"select {mask} {bad}, {kind} {code.splat(1, dtype)}, {kind} {y}")
+    result = code.let(f"{'u' if unsigned else 's'}{op} {kind} {x}, {safe}")
+    instead = code.splat(-1, dtype) if op == "div" else x
+    return code.let(f"select {mask} {by_zero}, {kind} {instead}, {kind} {result}")
+
+
+_SHIFTS = {"shift_left": "shl", "shift_right_logical": "lshr", "shift_right_arithmetic": "ashr"}
+
+
+def _shifted(code: Code, op: str, x: str, y: str, dtype: str) -> str:
+    """XLA's shifts: all bits leave where they are shifted by more than there are."""
+    kind, mask, bits = code.vector(dtype), code.vector("bool"), 8 * size_of(dtype)
+    inside = code.let(f"icmp ult {kind} {y}, {code.splat(bits, dtype)}")
+    sign = op == "shift_right_arithmetic"
+    by = code.let(f"select {mask} {inside}, {kind} {y}, {kind} {code.splat(bits - 1 if sign else 0, dtype)}")
+    result = code.let(f"{_SHIFTS[op]} {kind} {x}, {by}")
+    return result if sign else code.let(f"select {mask} {inside}, {kind} {result}, {kind} zeroinitializer")
 
 
 def _compare(code: Code, op: str, arguments: Sequence[str], dtype: str) -> str:
