@@ -1,5 +1,6 @@
 """Pictures of trained networks: along a training, of the papers' tables, and of a diagnosis."""
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -123,14 +124,14 @@ def ablation_points(ax: Axes, dataset: xr.Dataset, values: np.ndarray, embedding
             ax.plot(100 * shown[cell].mean(), cell + shift, "|", ms=6, mew=1.4, color=colour)
     ax.plot([], [], "|", ms=6, mew=1.4, color=GREY, label="mean of the seeds")
     labels = [f"{row}: {column}" for row, column in zip(dataset["row"].values, dataset["column"].values, strict=True)]
-    ax.set_yticks(range(count), [label.replace("α_p", r"$\alpha_p$") for label in labels])
+    ax.set_yticks(range(count), [re.sub(r"([αη])_(\w)", r"$\1_\2$", label) for label in labels])
     ax.set_ylim(count - 0.5, -0.5)
     ax.set_xlabel(f"held-out accuracy, 5 labels a class, %\n(published: {dataset.attrs['published_for']})")
     for cell, published in enumerate(dataset["published"].values):
         ax.annotate(str(published) or "–", (1.02, cell), xycoords=("axes fraction", "data"), va="center", fontsize=6.5)
     ax.annotate("published", (1.02, -0.8), xycoords=("axes fraction", "data"), fontsize=6.5, annotation_clip=False)
     ax.grid(axis="y", lw=0.3, color="#dddddd")
-    ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3)
+    ax.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=3)  # left of the header
 
 
 def spectra_over_training(axes: Sequence[Axes], dataset: xr.Dataset) -> None:
