@@ -104,6 +104,7 @@ def flow_ensemble(
     check_rules(until, save, batch.dtype)
     times = None if ts is None else _checked_times(ts, t0, clock.t1)
     tolerance = _rest_tolerance(until)
+    end = np.broadcast_to(clock.t1.astype(batch.dtype), (batch.n,))
     start, span = np.full(batch.n, t0, batch.dtype), np.broadcast_to(clock.span.astype(batch.dtype), (batch.n,))
     if dt is None:
         if solver == "rk4":
@@ -111,7 +112,7 @@ def flow_ensemble(
         single = jnp.finfo(batch.dtype).bits <= 32
         relative, absolute = (1e-5, 1e-7) if single else (1e-8, 1e-10)
         held = batch.held(
-            span, t0=start, rtol=batch.numbers("rtol", relative if rtol is None else rtol, above=0),
+            span, t0=start, t1=end, rtol=batch.numbers("rtol", relative if rtol is None else rtol, above=0),
             atol=batch.numbers("atol", absolute if atol is None else atol, above=0), tolerance=tolerance,
         )  # fmt: skip
         kind, limit, at_end = SOLVERS[solver], max_steps, True
@@ -121,7 +122,7 @@ def flow_ensemble(
         if rtol is not None or atol is not None:
             raise ValueError("rtol, atol: steps of a fixed size dt have no error to control")
         sizes, counts = _fixed_steps(clock.span, dt, batch.n, max_steps)
-        held = batch.held(span, dt=sizes.astype(batch.dtype), t0=start, n_steps=counts, tolerance=tolerance)
+        held = batch.held(span, dt=sizes.astype(batch.dtype), t0=start, t1=end, n_steps=counts, tolerance=tolerance)
         kind = FixedTsit5 if solver == "tsit5" else SOLVERS[solver]
         at_end = bool((counts != counts[0]).any())  # else there is nothing to judge: the engine counts
         limit = max_steps if at_end else int(counts[0])

@@ -1,5 +1,7 @@
 """Steps that a compiler may get wrong or take for ever over: special numbers, effects, long ones, keys in the state."""
 
+import traceback
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -230,3 +232,21 @@ def test_bits_of_numbers_are_looked_at(name):
     step = lambda s, x, lr: 0 * s + functions[name](x)  # noqa: E731
     have = jd.descend_ensemble(step, np.zeros(6), values, steps=1, lr=1.0, in_axes=(None, 0, 0), engine="fused").final
     np.testing.assert_array_equal(have, np.asarray(jax.jit(jax.vmap(functions[name]))(values)))
+
+
+def test_zeros_of_masks_are_numbers_once_they_are_whole():
+    step = lambda s, x, lr: 0 * s + (jnp.eye(2).astype(jnp.int32)[0] // x).astype(float)  # noqa: E731
+    x = np.array([[0, 0], [2, -3]], np.int32)
+    have = jd.descend_ensemble(step, np.zeros((2, 2)), x, steps=1, lr=1.0, in_axes=(None, 0, 0), engine="fused").final
+    assert have.tolist() == [[-2.0, -1.0], [0.0, 0.0]]  # as under XLA
+
+
+def test_refusals_keep_nothing_of_the_runs_they_refused():
+    step = lambda s, x: jnp.sort(s)  # noqa: E731
+    seen_by = []
+    for _ in range(3):
+        with pytest.raises(Unsupported, match="sort") as refused:
+            fused.run(step, None, np.ones((2, 3)), np.zeros(2), 1)
+        seen_by.append(refused.value)
+    assert len({id(each) for each in seen_by}) == 3
+    assert len({len(list(traceback.walk_tb(each.__traceback__))) for each in seen_by[1:]}) == 1

@@ -91,7 +91,7 @@ def test_rodas5p_converges_at_order_five_also_where_the_field_depends_on_time():
     program, errors, sizes = rodas5p.Rodas5P(Skeleton.of(swing)[0]), [], np.array([0.2, 0.1, 0.05])
     for h in sizes:
         path = Carried(jnp.zeros(()), jnp.zeros(()))
-        held = Held(None, jnp.ones(()), 2.0, t0=0.0)
+        held = Held(None, jnp.ones(()), 2.0, t0=0.0, t1=2.0)
         for _ in range(round(2 / h)):
             path = Carried(path.t + h, program.attempt(path, held, h)[0])
         errors.append(abs(float(path.state) - exact_swing(2.0, 1.0)))
@@ -105,7 +105,7 @@ def test_interpolants_converge_at_order_four(kind):
     for h in sizes:
         rate = swing(0.4, exact_swing(0.4, 1.0), 1.0)
         before = Carried(jnp.array(0.4), jnp.asarray(exact_swing(0.4, 1.0)), (), rate)
-        held = Held(None, jnp.ones(()), 2.0, t0=0.0)
+        held = Held(None, jnp.ones(()), 2.0, t0=0.0, t1=2.0)
         after = Carried(before.t + h, program.attempt(before, held, h)[0])
         x = np.array([0.2, 0.5, 0.9])
         values = np.array([program.between(before, after, held, each) for each in x])

@@ -104,6 +104,22 @@ def test_clocks_of_users_functions_are_the_users_own():
     np.testing.assert_allclose(steps.final, np.sin(13) - np.sin(10), atol=1e-7)
 
 
+@pytest.mark.parametrize("engine", ["fused", "xla"])
+@pytest.mark.parametrize("options", [{}, {"solver": "rk4", "dt": 0.1}])
+def test_the_end_is_told_to_the_last_bit(engine, options):
+    """t0 + (t1 − t0) is not t1 here; rules and what is saved may ask whether the end is there."""
+    for t0, t1 in ((-5.0, -1.7), (-3.6, -0.7)):
+        assert t0 + (t1 - t0) != t1
+        told = lambda t, y, p, t1=t1: (t, t >= t1)  # noqa: E731
+        many = jd.flow_ensemble(
+            lambda t, y, p: -y, np.ones(2), None, t0=t0, t1=t1, ts=[t1], save=told, engine=engine, **options
+        )
+        assert many.states[0].tolist() == [[t1]] * 2
+        assert many.states[1].all()
+        one = jd.flow(lambda t, y, p: -y, jnp.ones(1), None, t0=t0, t1=t1, ts=[t1], save=told)
+        assert (float(one.states[0][0]), bool(one.states[1][0])) == (t1, True)
+
+
 def test_nan_times_are_no_success():
     end = jax.jit(lambda t1: jd.flow(Decay(1.0), jnp.ones(1), None, t1=t1).status)
     assert (int(end(1.0)), int(end(float("nan")))) == (jd.Status.COMPLETED, jd.Status.DIVERGED)

@@ -185,7 +185,7 @@ def _cached(function: Any, arguments: tuple[Any, ...]) -> Any:
 def _kernel_of(*functions: Any) -> tuple[Program, Kernel]:
     found = _cached(_built, functions)
     if isinstance(found, Unsupported):
-        raise found
+        raise Unsupported(found.what)  # anew: one that is kept would keep the frames it has passed, and their arrays
     return found
 
 

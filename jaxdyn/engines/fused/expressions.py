@@ -18,6 +18,7 @@ class Unsupported(NotImplementedError):
     """A step uses what the fused engine cannot compile."""
 
     def __init__(self, what: str):
+        self.what = what
         super().__init__(f'{what} is not supported by the fused engine; use engine="xla" (or "auto")')
 
 
@@ -109,7 +110,7 @@ class Graph:
     def _with_void(self, op: str, args: Sequence[int], dtype: str) -> int | None:
         """A void that multiplies or is divided is one, but by a constant that is no ordinary number."""
         if op in ("neg", "convert"):
-            return self.void(dtype)
+            return self.void(dtype) if dtype.startswith("float") else self.constant(0, dtype)
         if op == "mul" or (op == "div" and self.is_void(args[0])):
             others = [self._number(arg) for arg in (args[1:] if op == "div" else args)]
             known = [number for number in others if number is not None]

@@ -34,8 +34,8 @@ Save = Callable[[Any, Any, Any], Any]
 class Held(NamedTuple):
     """What a trial keeps: its system's numbers, its data, how long it runs, and the method's numbers.
 
-    Flows start at time t0, which fields and rules are told of; adaptive methods have tolerances, fixed steps their size
-    and how many they are; procedures have their learning rate. `tolerance` is that of rest.
+    Flows go from t0 to t1, the times that fields and rules are told; adaptive methods have tolerances, fixed steps
+    their size and how many they are; procedures have their learning rate. `tolerance` is that of rest.
     """
 
     system: Any
@@ -45,6 +45,7 @@ class Held(NamedTuple):
     rtol: Any = ()
     atol: Any = ()
     t0: Any = ()
+    t1: Any = ()
     n_steps: Any = ()
     lr: Any = ()
     tolerance: Any = ()
@@ -158,11 +159,11 @@ class Flow(Method):
     """Methods that integrate a field."""
 
     def clock(self, t: Any, held: Held) -> Any:
-        return held.t0 + t
+        return jnp.where(t >= held.span, held.t1, held.t0 + t)  # the end is the user's own, to the last bit
 
     def rate(self, t: Any, state: Any, held: Held) -> Any:
         """The system's field, which must be like the state, and its schedules at time t after the start."""
-        t = self.clock(t, held)
+        t = held.t0 + t
         system = at(self.parts.whole(held.system), t, jnp.result_type(*jax.tree.leaves(state)))
         rate = field_of(system)(t, state, held.data)
         check_rate(state, rate)
