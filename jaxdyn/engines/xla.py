@@ -130,12 +130,14 @@ def _stages(kind: str, numbers: int) -> list[Stage]:
 _LAPACK = re.compile(
     r"\b(lu|eigh?|svd|qr|geqrf|geqp3|householder_product|ormqr|cholesky|triangular_solve|schur|hessenberg|tridiagonal)\["
 )
+_LANES = 7919  # of a trace that is never run: a prime, to be told from the sizes of a trial's own arrays
 _SHAPES = re.compile(r":[a-z]+\d*\[([\d,]+)\]")  # as in a:f64[3,4]
 
 
 class _Traits(NamedTuple):
     """Of a trial's functions: whether they call linear-algebra libraries (two threads in them deadlock in XLA's thread
-    pool), whether they do anything but compute, such as printing, and how many numbers their largest array has.
+    pool), whether they do anything but compute, such as printing, and how many numbers of a trial's own their largest
+    array has.
     """
 
     calls_lapack: bool
@@ -160,8 +162,18 @@ def _looked_up(functions: tuple[Any, ...], structure: Any, kinds: tuple[Any, ...
     arguments = ((state, params), (state, state, params), (state, state, params, time))
     traced = [jax.make_jaxpr(each)(*what) for each, what in zip(functions, arguments, strict=True) if each is not None]
     text = "\n".join(str(each) for each in traced)  # the functions that they call stand in it as well
-    sizes = [math.prod(map(int, shape.split(","))) for shape in _SHAPES.findall(text)]
-    return _Traits(bool(_LAPACK.search(text)), any(each.effects for each in traced), max(sizes, default=0))
+    if any(each.effects for each in traced):
+        return _Traits(bool(_LAPACK.search(text)), True, 0)  # one trial at a time, whatever its size
+    # What all trials share, as a constant matrix, has no axis of lanes, and is there once.
+    arguments = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((_LANES, *leaf.shape), leaf.dtype), arguments)
+    of_lanes = [
+        str(jax.make_jaxpr(jax.vmap(each))(*what))
+        for each, what in zip(functions, arguments, strict=True)
+        if each is not None
+    ]
+    shapes = [[int(size) for size in shape.split(",")] for shape in _SHAPES.findall("\n".join(of_lanes))]
+    sizes = [math.prod(shape) // _LANES for shape in shapes if _LANES in shape]
+    return _Traits(bool(_LAPACK.search(text)), False, max(sizes, default=0))
 
 
 class _Batch:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jaxdyn as jd
-from jaxdyn.engines import choose
+from jaxdyn.engines import choose, xla
 from jaxdyn.engines.fused import engine as fused
 from jaxdyn.engines.fused.expressions import Unsupported
 
@@ -250,3 +250,16 @@ def test_refusals_keep_nothing_of_the_runs_they_refused():
         seen_by.append(refused.value)
     assert len({id(each) for each in seen_by}) == 3
     assert len({len(list(traceback.walk_tb(each.__traceback__))) for each in seen_by[1:]}) == 1
+
+
+def test_what_trials_share_takes_no_lanes():
+    """A trial's own largest array says how many lanes fit, not a constant matrix, and not where the axis of lanes is."""
+    matrix, states = np.ones((300, 300)), np.zeros((4, 300))
+    shared = lambda s, x: jnp.tanh(jnp.asarray(matrix) @ s)  # noqa: E731
+    own = lambda s, x: jnp.sum(jnp.sin(s[:, None] * s), 1)  # noqa: E731
+    late = lambda s, x, new: jnp.sum(s[:, None] * s) > 1  # noqa: E731
+    assert xla._traits((shared, None, None), states, np.zeros(4)) == (False, False, 300)
+    assert xla._traits((own, None, None), states, np.zeros(4)).largest == 90_000
+    assert xla._traits((shared, late, None), states, np.zeros(4)).largest == 90_000
+    assert [stage.width for stage in xla._stages("cpu", 300)] == [512, 128, 32]
+    assert [stage.width for stage in xla._stages("cpu", 90_000)] == [11, 11, 11]
