@@ -253,7 +253,7 @@ def test_refusals_keep_nothing_of_the_runs_they_refused():
 
 
 def test_what_trials_share_takes_no_lanes():
-    """A trial's own largest array says how many lanes fit, not a constant matrix, and not where the axis of lanes is."""
+    """A trial's own largest array says how many lanes fit, not a constant matrix."""
     matrix, states = np.ones((300, 300)), np.zeros((4, 300))
     shared = lambda s, x: jnp.tanh(jnp.asarray(matrix) @ s)  # noqa: E731
     own = lambda s, x: jnp.sum(jnp.sin(s[:, None] * s), 1)  # noqa: E731
