@@ -137,16 +137,50 @@ VECTOR: dict[str, Callable[[Any], Any]] = {
     "mask": lambda x: _finite(x) * jnp.eye(x.shape[-1], dtype=x.dtype)[0] + 0.0,
     "einsum": lambda x: jnp.einsum("...i,...i->...", x, x),
 }
-RARE: dict[str, Callable[[Any], Any]] = {  # what the fused engine need not have; it must say so
+DEEP: dict[str, Callable[[Any], Any]] = {  # what takes more than arithmetic: one program in four may use it
     "sort": lambda x: jnp.sort(x, -1),
-    "while": lambda x: lax.while_loop(lambda z: jnp.sum(jnp.abs(z)) > 1, lambda z: z / 2, jnp.clip(x, -9, 9)),
-    "complex": lambda x: jnp.real(jnp.exp(1j * x)).astype(x.dtype),
-    "added at": lambda x: x.at[0].add(1.0),
-    "eigenvalues": lambda x: jnp.linalg.eigvalsh(_regular(x) @ _regular(x).T),
-    "shift": lambda x: (_integers(x) << 1).astype(x.dtype),
+    "argsort": lambda x: jnp.argsort(jnp.round(x), -1).astype(x.dtype),
     "median": jnp.median,
-    "remainder": lambda x: (_integers(x) % 3).astype(x.dtype),
+    "while": lambda x: lax.while_loop(lambda z: jnp.sum(jnp.abs(z)) > 1, lambda z: z / 2, jnp.clip(x, -9, 9)),
+    "count": lambda x: lax.while_loop(lambda c: c[0] < 9, lambda c: (c[0] * 2, c[1] + 1), (0.1 + _tame(x), 0))[1] + 0.0,
+    "passes": lambda x: lax.fori_loop(0, _integers(x.ravel()[0]), lambda i, z: jnp.cos(z) + 0.1 * i, x),
+    "many passes": lambda x: lax.fori_loop(0, 300, lambda i, z: jnp.sin(z) + 0.3 * jnp.roll(z, 1), _finite(x)),
+    "rows": lambda x: lax.scan(lambda c, row: (0.5 * c + row, c * row), jnp.zeros((), x.dtype), jnp.resize(x, 12))[1],
+    "complex": lambda x: jnp.real(jnp.exp(1j * x) * (x - 2j)).astype(x.dtype),
+    "complex root": lambda x: jnp.imag(jnp.sqrt(x + 1j)).astype(x.dtype),
+    "complex quotient": lambda x: jnp.abs((x + 1j) / (x - 0.5j)).astype(x.dtype),
+    "added at": lambda x: x.at[0].add(1.0),
+    "added there": lambda x: x.at[_integers(x.ravel()[:2]) % x.shape[0]].add(0.5),
+    "put there": lambda x: x.at[_integers(x.ravel()[0])].set(0.5, mode="drop"),
+    "taken": lambda x: jnp.take(x, _integers(x.ravel()[:2]), axis=-1, mode="fill"),
+    "searched": lambda x: jnp.searchsorted(jnp.sort(jnp.clip(x.ravel(), -9, 9)), 0.3).astype(x.dtype),
+    "eigenvalues": lambda x: jnp.linalg.eigvalsh(_regular(x) @ _regular(x).T),
+    "cholesky": lambda x: jnp.linalg.cholesky(_regular(x) @ _regular(x).T),
+    "triangle": lambda x: jax.scipy.linalg.solve_triangular(_regular(x), jnp.ones(3, x.dtype)),
+    "qr": lambda x: jnp.linalg.qr(_regular(x))[1],
+    "singular values": lambda x: jnp.linalg.svdvals(_regular(x)),
+    "slogdet": lambda x: jnp.linalg.slogdet(_regular(x))[1],
+    "shift": lambda x: ((_integers(x) << 1) + (_integers(x) >> 2)).astype(x.dtype),
+    "remainder": lambda x: (_integers(x) % 3 + _integers(x) // 5).astype(x.dtype),
+    "uniform": lambda x: x + jax.random.uniform(_key(x), (), x.dtype),
+    "normal": lambda x: x * jax.random.normal(jax.random.split(_key(x))[1], x.shape[-1:], x.dtype),
+    "choice": lambda x: jax.random.randint(_key(x), x.shape[:1], 0, 9).astype(x.dtype),
 }
+RARE: dict[str, Callable[[Any], Any]] = {  # what the fused engine need not have; it must say so
+    "fft": lambda x: jnp.abs(jnp.fft.fft(x)).astype(x.dtype),
+    "vectors": lambda x: jnp.abs(jnp.linalg.svd(_regular(x))[0]),
+    "gamma": lambda x: x + jax.random.gamma(_key(x), 2.0, (), x.dtype),
+    "digamma": lambda x: jax.scipy.special.digamma(1 + jnp.abs(x)),
+}
+
+
+def _tame(x: Any) -> Any:
+    """One number in [0, 1]."""
+    return jnp.clip(jnp.where(jnp.isnan(x), 0, jnp.abs(x)), 0, 1).ravel()[0]
+
+
+def _key(x: Any) -> Any:
+    return jax.random.key(_integers(x.ravel()[0]))
 
 
 def _integers(x: Any) -> Any:
@@ -203,11 +237,12 @@ def told(value: Any) -> Any:
 
 @jax.enable_x64(True)
 def draw(seed: int) -> RandomProgram:
-    """The program of a seed: 4 to 24 instructions; one in eight may use what the fused engine need not have."""
+    """The program of a seed: 4 to 24 instructions; one in 16 may use what the fused engine need not have."""
     rng = np.random.default_rng(seed)
     dtype = jnp.float32 if rng.random() < 0.2 else jnp.float64
     shapes = [jax.ShapeDtypeStruct((3,), dtype), jax.ShapeDtypeStruct((2, 3), dtype)]
-    kinds = [UNARY, BINARY, VECTOR] + ([RARE] if rng.random() < 0.125 else [])
+    kinds, odd = [UNARY, BINARY, VECTOR], rng.random()
+    kinds += [DEEP] if odd > 0.75 else [RARE] if odd < 1 / 16 else []
     instructions: list[Instruction] = []
     length = int(rng.integers(4, 25))
     while len(instructions) < length:

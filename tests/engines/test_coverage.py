@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 from jax.extend.core import primitives
 
+from jaxdyn.engines.fused.derived import DERIVED
 from jaxdyn.engines.fused.elementwise import ELEMENTWISE
 from jaxdyn.engines.fused.engine import supports
 from jaxdyn.engines.fused.rules import RULES
 from jaxdyn.engines.fused.scalarise import CALLS
 
 PAGE = Path(__file__).parents[2] / "docs" / "engine.md"
-OWN = ELEMENTWISE | set(RULES) | CALLS
+OWN = ELEMENTWISE | set(RULES) | set(DERIVED) | CALLS
 
 
 def listed():
@@ -32,10 +33,9 @@ def test_the_page_lists_what_the_compiler_has():
 
 
 EXAMPLES = {
-    "sort": jnp.sort, "cholesky": lambda x: jnp.linalg.cholesky(x @ x.T + jnp.eye(3)), "svd": jnp.linalg.svdvals,
-    "eigh": jnp.linalg.eigvalsh, "qr": lambda x: jnp.linalg.qr(x)[1], "scatter-add": lambda x: x.at[0].add(1.0),
-    "fft": lambda x: jnp.fft.fft(x).real,
-    "threefry2x32": lambda x: x + jax.random.normal(jax.random.wrap_key_data(jnp.zeros(2, jnp.uint32)), x.shape),
+    "fft": lambda x: jnp.fft.fft(x).real, "digamma": jax.scipy.special.digamma,
+    "conv_general_dilated": lambda x: jnp.convolve(x[0], x[1]), "cumlogsumexp": lambda x: jax.lax.cumlogsumexp(x),
+    "random_gamma": lambda x: x + jax.random.gamma(jax.random.wrap_key_data(jnp.zeros(2, jnp.uint32)), 2.0),
 }  # fmt: skip
 
 

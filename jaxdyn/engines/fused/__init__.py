@@ -2,5 +2,5 @@
 
 `scalarise` writes a traced step out as scalar `expressions`; `vectors` and `mathematics` turn them into LLVM code
 over lanes, `kernel` puts the loop and the queue around it, `native` makes it machine code; `lanes` is the same
-lowering as a JAX program with the trial axis last, `pallas` one with the loop inside a GPU kernel.
+lowering as a JAX program with the trial axis last, for other devices.
 """

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from .expressions import Graph
+from .pairs import is_pair
 
 Places = np.ndarray  # of integers: an array whose elements are nodes
 
@@ -19,7 +20,8 @@ SAME = {
     "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "asinh": "asinh", "acosh": "acosh", "atanh": "atanh",
     "cbrt": "cbrt", "erf": "erf", "erfc": "erfc", "lgamma": "lgamma", "stop_gradient": "copy", "copy": "copy",
     "copy_p": "copy", "shift_left": "shift_left", "shift_right_logical": "shift_right_logical",
-    "shift_right_arithmetic": "shift_right_arithmetic",
+    "shift_right_arithmetic": "shift_right_arithmetic", "complex": "complex", "real": "real", "imag": "imag",
+    "conj": "conj", "population_count": "population_count",
 }  # fmt: skip
 ELEMENTWISE = set(SAME) | {
     "integer_pow", "square", "rsqrt", "logistic", "sign", "round", "select_n", "clamp", "convert_element_type",
@@ -49,7 +51,7 @@ def _one(graph: Graph, name: str, params: Any, dtype: str, x: int, *rest: int) -
         one = graph.constant(1, dtype)
         below = apply("sqrt", x) if name == "rsqrt" else apply("add", one, apply("exp", apply("neg", x)))
         return apply("div", one, below)
-    if name == "sign":
+    if name == "sign" and not is_pair(dtype):
         zero, one = graph.constant(0, dtype), graph.constant(1, dtype)
         minus = one if dtype.startswith("u") else graph.constant(-1, dtype)
         negative = apply("select", apply("lt", x, zero), x, minus, dtype=dtype)
@@ -60,6 +62,8 @@ def _one(graph: Graph, name: str, params: Any, dtype: str, x: int, *rest: int) -
     if name == "clamp":
         value, high = rest
         return apply("min", apply("max", x, value), high)
+    if name != "select_n":
+        return graph.unsupported(f"{name} of {dtype}", dtype)
     return _select(graph, x, rest, dtype)
 
 

@@ -59,8 +59,7 @@ def run(
     """Run every trial until it is done; see `engines.base` for the contract.
 
     Args:
-        backend: "native" (machine code for the CPU), "xla" (trial axis last) or "pallas" (one kernel a solve; its
-            interpreter where there is no GPU). Default: native on CPUs, xla elsewhere.
+        backend: "native" (machine code for the CPU) or "xla" (trial axis last). Default: native on CPUs, xla elsewhere.
         threads: how many run at once; default: one a core.
         lanes: trials a thread steps together; default: by the step's size and the processor. A trial's bits do not
             depend on it.
@@ -75,10 +74,10 @@ def run(
     n_trials = batch_size(states, params)
     max_steps = whole_number("max_steps", max_steps, high=2**31 - 2**20)
     backend = backend or ("native" if devices[0].platform == "cpu" else "xla")
-    one_of("backend", backend, ("native", "xla", "pallas"))
+    one_of("backend", backend, ("native", "xla"))
     if backend != "native":
         recording = {"record": record, "times": times, "order": order}
-        return _elementwise(backend, step, done, states, params, max_steps, devices, progress, recording)
+        return _elementwise(step, done, states, params, max_steps, devices, progress, recording)
     if lanes is not None and (whole_number("lanes", lanes) & (lanes - 1) or lanes > 64):
         raise ValueError(f"lanes: expected a power of two up to 64, got {lanes}")
     program, compiled = compiled_program(step, done, record, one_trial(states), one_trial(params), lanes)
@@ -89,39 +88,22 @@ def run(
 
 
 def _elementwise(
-    backend: Any,
-    step: Any,
-    done: Any,
-    states: Any,
-    params: Any,
-    max_steps: Any,
-    devices: Any,
-    progress: Any,
-    recording: Any,
+    step: Any, done: Any, states: Any, params: Any, max_steps: Any, devices: Any, progress: Any, recording: Any
 ) -> Finished:
-    """The program on arrays over the trials, one an element."""
-    from . import lanes, pallas  # for devices other than CPUs
+    """The program on arrays over the trials, one an element: for devices other than CPUs."""
+    from . import lanes
 
+    on = {"devices": devices, "progress": progress}
     if recording["record"] is not None:
-        if backend == "pallas":
-            raise Unsupported("record with the pallas backend")
-        return xla.run(step, done, states, params, max_steps, devices=devices, progress=progress, **recording)
+        return xla.run(step, done, states, params, max_steps, **on, **recording)
     functions = (step, done, *map(_Example, (one_trial(states), one_trial(params))), _x64())
     try:
         program = _cached(_elementwise_program, functions)
     except TooLarge:
-        if backend == "pallas":
-            raise Unsupported("a step of this size with the pallas backend") from None
-        return xla.run(step, done, states, params, max_steps, devices=devices, progress=progress, **recording)
+        return xla.run(step, done, states, params, max_steps, **on, **recording)
     elements, numbers = lanes.split(states), lanes.split(params)
-    if backend == "pallas":
-        end, steps, status = pallas.run(program, elements, numbers, max_steps, device=devices[0])
-        if progress is not None:
-            progress(len(status))
-        return Finished(lanes.join(end, states), steps, status)
     judged = program.done if done is not None else None
-    finished = xla.run(program.step, judged, elements, numbers, max_steps, devices=devices, progress=progress,
-                       order=recording["order"])  # fmt: skip
+    finished = xla.run(program.step, judged, elements, numbers, max_steps, **on, order=recording["order"])
     return finished._replace(states=lanes.join(finished.states, states))
 
 

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import pairs
+
 _COMMUTATIVE = {"add", "mul", "max", "min", "and", "or", "xor", "eq", "ne"}
 _COMPARISONS = {"eq", "ne", "lt", "le", "gt", "ge"}
 
@@ -35,6 +37,16 @@ class Node(NamedTuple):
     value: Any = None
 
 
+class Loop:
+    """A loop whose end differs from lane to lane: while `go_on`, the carried values become `new`.
+
+    Its own graph's inputs are ("carried", k), and ("outer", k) for what it reads of the values around it.
+    """
+
+    def __init__(self, graph: "Graph", go_on: int, new: Sequence[int]):
+        self.graph, self.go_on, self.new = graph, go_on, tuple(new)
+
+
 class Graph:
     """Nodes in the order they were made, arguments first; a node is named by its place."""
 
@@ -42,6 +54,7 @@ class Graph:
         self.nodes: list[Node] = []
         self.limit = limit
         self._known: dict[Any, int] = {}
+        self._has_pairs = False
 
     def _add(self, node: Node, key: Any = None) -> int:
         key = node if key is None else key
@@ -56,8 +69,28 @@ class Graph:
     def input(self, name: Any, dtype: str) -> int:
         return self._add(Node("input", (), dtype, name))
 
+    def pair(self, parts: Sequence[int], dtype: str) -> int:
+        """A number of two parts; see `pairs`."""
+        self._has_pairs = True
+        return self._add(Node("pair", tuple(parts), dtype))
+
+    def parts(self, place: int) -> tuple[int, ...]:
+        """The two parts of a pair."""
+        node = self.nodes[place]
+        if node.op == "unsupported":
+            return place, place
+        assert node.op == "pair"
+        return node.args
+
+    def loop(self, graph: "Graph", go_on: int, new: Sequence[int], start: Sequence[int], outer: Sequence[int]):
+        """The carried values after a loop that begins with `start`; see `Loop`."""
+        node = self._add(Node("loop", (*start, *outer), "loop", Loop(graph, go_on, new)))
+        return [self._add(Node("result", (node,), self.nodes[place].dtype, k)) for k, place in enumerate(start)]
+
     def constant(self, value: Any, dtype: str) -> int:
         value = np.asarray(value).astype(dtype)[()]
+        if pairs.is_pair(dtype):
+            return self.pair([self.constant(part, pairs.PARTS[dtype]) for part in (value.real, value.imag)], dtype)
         return self._add(Node("constant", (), dtype, value), ("constant", dtype, value.tobytes()))
 
     def void(self, dtype: str) -> int:
@@ -65,6 +98,8 @@ class Graph:
 
         The zeros of constant masks are such, as of `jnp.eye` and of the basis along which `jax.jacfwd` goes.
         """
+        if pairs.is_pair(dtype):
+            return self.pair([self.void(pairs.PARTS[dtype])] * 2, dtype)
         return self._add(Node("constant", (), dtype, np.asarray(0).astype(dtype)[()]), ("void", dtype))
 
     def is_void(self, place: int) -> bool:
@@ -88,6 +123,9 @@ class Graph:
         """The node op(args), simplified. `dtype` defaults to the first argument's (bool for comparisons)."""
         if dtype is None:
             dtype = "bool" if op in _COMPARISONS or op == "is_finite" else self.nodes[args[-1]].dtype
+        if pairs.is_pair(dtype) or (self._has_pairs and any(self.nodes[arg].op == "pair" for arg in args)):
+            known = pairs.applied(self, op, args, dtype)
+            return self.unsupported(f"{op} of complex numbers", dtype) if known is None else known
         if op in _COMMUTATIVE:
             args = tuple(sorted(args))
         if any(self.is_void(arg) for arg in args):
@@ -178,6 +216,12 @@ class Graph:
                 needed.add(place)
                 stack.extend(self.nodes[place].args)
         return sorted(needed)
+
+    def size(self, outputs: Sequence[int]) -> int:
+        """How many nodes `outputs` need, those of loops among them."""
+        nodes = [self.nodes[place] for place in self.live(outputs)]
+        inside = [node.value for node in nodes if node.op == "loop"]
+        return len(nodes) + sum(loop.graph.size([loop.go_on, *loop.new]) for loop in inside)
 
     def contracted(self, outputs: Sequence[int]) -> tuple[dict[int, Node], list[int]]:
         """The live nodes with a·b ± c made one rounding (`fma`) where a·b has no other use, and their order."""

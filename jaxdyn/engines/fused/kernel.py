@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from . import mathematics, tiles
 from .expressions import Graph, TooLarge, Unsupported
 from .module import Module, declared
-from .places import current_label, loop
+from .places import loop
 from .program import Parts, Program, awaited, flat, scalarised
 from .scalarise import scalarise
 from .vectors import Code, emit, size_of
@@ -42,7 +42,7 @@ def build(program: Program, lanes: int | None, features: Any) -> Kernel:
     try:
         graph = Graph(limit=4 * _STRAIGHT_IF_SMALL)
         parts = scalarised(program, graph)
-        count, n_state = len(graph.live([*parts.new, *parts.judged])), len(program.state.elements)
+        count, n_state = graph.size([*parts.new, *parts.judged]), len(program.state.elements)
         if count <= (_STRAIGHT_IF_SMALL if n_state <= _SMALL else _STRAIGHT) and n_state <= _IN_REGISTERS:
             straight = _Text(program, lanes or fill * features.small_lanes(n_state), features).small(graph, parts)
             if straight.lines <= PROMPT:
@@ -109,7 +109,7 @@ class _Text:
         else:
             entries += self._unjudged_blocks(code, slots, places, elements, parts, body, to_memory)
         code.label("inner")
-        code.put(f"%n = phi i64 {entries}, [ %n1, %inner ]")
+        at = len(code.lines)
         current, results = body([*parts.new, *parts.judged])
         new, judged = results[: len(elements)], results[len(elements) :]
         masks = {"finite": self._finite(code, new)}
@@ -120,7 +120,9 @@ class _Text:
         full = code.let("icmp eq i64 %n1, %bound")
         for slot, dtype, value in zip(slots, elements, new, strict=True):
             code.store(dtype, value, slot)
-        code.put(f"br i1 {code.let(f'or i1 {ended}, {full}')}, label %leave, label %inner")
+        leaves = code.let(f"or i1 {ended}, {full}")
+        code.lines.insert(at, f"  %n = phi i64 {entries}, [ %n1, %{code.label_now()} ]")
+        code.put(f"br i1 {leaves}, label %leave, label %inner")
         self._leave_small(code, masks, current, new)
         self._end_run(code, "[ %n1, %leave ]" + (", [ %m2, %whole ]" if not parts.judged else ""))
         return self._module()
@@ -152,10 +154,11 @@ class _Text:
         to_memory()
         code.put("br label %quick")
         code.label("quick")
-        code.put("%j = phi i64 [ 0, %block ], [ %j1, %quick ]")
+        at = len(code.lines)
         _, new = body(parts.new)
         for slot, dtype, value in zip(slots, elements, new, strict=True):
             code.store(dtype, value, slot)
+        code.lines.insert(at, f"  %j = phi i64 [ 0, %block ], [ %j1, %{code.label_now()} ]")
         code.put("%j1 = add i64 %j, 1")
         code.put(f"%jend = icmp eq i64 %j1, {_BLOCK}")
         code.put("br i1 %jend, label %look, label %quick")
@@ -195,8 +198,8 @@ class _Text:
         code.put("%n = phi i64 [ 0, %ready ], [ %n1, %inner ]")
         code.put("%now = phi ptr [ %state, %ready ], [ %then, %inner ]")
         code.put("%then = phi ptr [ %other, %ready ], [ %now, %inner ]")
-        code.put("call void @step(ptr %now, ptr %params, ptr %free, ptr %then)")
-        code.put("%ended = call i1 @judge(ptr %now, ptr %then, ptr %params, ptr %work)")
+        code.put("call void @step(ptr %now, ptr %params, ptr %free, ptr %then, ptr %job, ptr %work)")
+        code.put("%ended = call i1 @judge(ptr %now, ptr %then, ptr %params, ptr %job, ptr %work)")
         code.put("%n1 = add i64 %n, 1")
         full = code.let("icmp eq i64 %n1, %bound")
         code.put(f"br i1 {code.let(f'or i1 %ended, {full}')}, label %leave, label %inner")
@@ -206,7 +209,7 @@ class _Text:
             self._copy_state(code, "%now", "%now", finite, self.module.area(code, "previous"), "p")
         self._copy_state(code, "%then", "%now", finite, "%state", "s")
         code.put("br label %leaving")
-        label = current_label(code)
+        label = code.label_now()
         self._end_run(code, f"[ %n1, %{label} ]")
         return self._module()
 
@@ -228,16 +231,18 @@ class _Text:
     def _step_function(self) -> int:
         code = self.module.code()
         code.label("entry")
+        self.module.guards(code)
         size = tiles.emit_step(code, self.module.program, self.module.features)
         code.put("ret void")
         self.module.finish(code, "define internal void @step(ptr noalias %now, ptr noalias %params, ptr noalias %free, "
-                          "ptr noalias %then) #1")  # fmt: skip
+                          "ptr noalias %then, ptr %job, ptr %work) #1")  # fmt: skip
         return size
 
     def _judge_function(self) -> None:
         """Sets the masks after a step from `now` to `then`; whether any active lane ended or is due."""
         code = self.module.code()
         code.label("entry")
+        self.module.guards(code)
         graph = Graph()
         known = self.module.memory_inputs(code, {"state": "%now", "new": "%then", "params": "%params"})
         inputs = self.module.three_inputs(graph)
@@ -255,11 +260,8 @@ class _Text:
         )
         for name, mask in masks.items():
             code.store("bool", mask, self.module.area(code, name))
-        code.put(
-            f"%active = icmp ne <{self.module.lanes} x i8> {self.module.bytes_of(code, 'active')}, zeroinitializer"
-        )
         code.put(f"ret i1 {self._ended(code, masks)}")
-        self.module.finish(code, "define internal i1 @judge(ptr %now, ptr %then, ptr %params, ptr %work) #1")
+        self.module.finish(code, "define internal i1 @judge(ptr %now, ptr %then, ptr %params, ptr %job, ptr %work) #1")
 
     # What both share.
 
@@ -276,8 +278,8 @@ class _Text:
         code.put("%lane1 = add i64 %lane0, 1")
         code.put(f"br i1 {code.let(f'icmp eq i64 %lane1, {lanes}')}, label %outer, label %filling")
         code.label("outer")
-        stop = code.let(f"load volatile i8, ptr {self.module.job(code, 'stop')}")
-        code.put(f"%active = icmp ne <{lanes} x i8> {self.module.bytes_of(code, 'active')}, zeroinitializer")
+        self.module.guards(code)
+        stop = code.let("load volatile i8, ptr %stop")
         go_on = code.let(f"and i1 {code.let(f'icmp eq i8 {stop}, 0')}, {code.any('%active')}")
         code.put(f"br i1 {go_on}, label %ready, label %over")
         code.label("ready")

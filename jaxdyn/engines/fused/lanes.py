@@ -29,7 +29,7 @@ _ONE_TO_ONE: dict[str, Callable[..., Any]] = {
     "round_away": lambda x: jax.lax.round(x, jax.lax.RoundingMethod.AWAY_FROM_ZERO),
     "fma": lambda a, b, c: a * b + c, "fms": lambda a, b, c: a * b - c, "fnma": lambda a, b, c: c - a * b,
     "shift_left": jax.lax.shift_left, "shift_right_logical": jax.lax.shift_right_logical,
-    "shift_right_arithmetic": jax.lax.shift_right_arithmetic,
+    "shift_right_arithmetic": jax.lax.shift_right_arithmetic, "population_count": jax.lax.population_count,
     "select": lambda which, no, yes: jnp.where(which, yes, no),
 }  # fmt: skip
 
@@ -91,7 +91,8 @@ def elementwise(program: Program, functions: Any) -> Elementwise:
     """The program on elements; `TooLarge` where it would be too long for XLA."""
     graph = Graph(limit=8 * LIMIT)
     parts = scalarised(program, graph)
-    if len(graph.live([*parts.new, *parts.done])) > LIMIT:
+    live = graph.live([*parts.new, *parts.done])
+    if len(live) > LIMIT or any(graph.nodes[place].op == "loop" for place in live):
         raise TooLarge
     return Elementwise(functions, program, graph, parts)
 

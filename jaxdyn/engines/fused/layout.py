@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .expressions import Unsupported
+from .pairs import is_pair
 from .rules import type_of
 from .vectors import size_of
 
@@ -27,6 +29,8 @@ class Layout(NamedTuple):
     def of(cls, avals: Sequence[Any]) -> "Layout":
         leaves, first = [], 0
         for aval in avals:
+            if is_pair(type_of(aval)):
+                raise Unsupported(f"a state of {aval.dtype}")
             count = int(np.prod(aval.shape))
             leaves.append(Leaf(tuple(aval.shape), type_of(aval), first, count))
             first += count

@@ -76,6 +76,11 @@ class Module:
 
         return value
 
+    def guards(self, code: Code) -> None:
+        """What loops inside a step look at: the lanes whose trials are running, and where a stop would be said."""
+        code.put(f"%active = icmp ne <{self.lanes} x i8> {self.bytes_of(code, 'active')}, zeroinitializer")
+        code.put(f"%stop = getelementptr i8, ptr {self.job(code, 'stop')}, i64 0")
+
     def bytes_of(self, code: Code, name: str) -> str:
         return code.let(f"load <{self.lanes} x i8>, ptr {self.area(code, name)}, align 1")
 
@@ -169,6 +174,7 @@ class Module:
         """`record` for all lanes, then a lane's values into its trial's next row, until no lane is due."""
         code = self.code()
         code.label("entry")
+        self.guards(code)
         graph = Graph()
         bases = {"state": "previous", "new": "state", "params": "params"}
         known = self.memory_inputs(code, {kind: self.area(code, area) for kind, area in bases.items()})
@@ -179,7 +185,6 @@ class Module:
             values, self.program.saved.elements, self.program.saved.places(self.lanes), strict=True
         ):
             code.store(dtype, value, code.address(self.area(code, "values"), place))
-        code.put(f"%active = icmp ne <{self.lanes} x i8> {self.bytes_of(code, 'active')}, zeroinitializer")
         finite = code.load("bool", self.area(code, "finite"))
         due = code.let(f"and <{self.lanes} x i1> {due}, %active")
         # After the last time `when` is infinite: nothing is due, whatever `record` says.

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .expressions import Graph
+from .expressions import Graph, Unsupported
+from .pairs import PARTS, is_pair
 from .rules import type_of
 from .vectors import Code, emit, size_of
 
@@ -23,7 +24,7 @@ def loop(code: Code, count: int, stem: str) -> Generator[Any]:
     if count == 1:
         yield "0"
         return
-    before, number = current_label(code), code.count
+    before, number = code.label_now(), code.count
     code.count += 1
     top, end, k = f"{stem}.loop{number}", f"{stem}.end{number}", f"%{stem}.k{number}"
     code.put(f"br label %{top}")
@@ -31,15 +32,11 @@ def loop(code: Code, count: int, stem: str) -> Generator[Any]:
     at = len(code.lines)
     code.put("")
     yield k
-    code.lines[at] = f"  {k} = phi i64 [ 0, %{before} ], [ {k}.n, %{current_label(code)} ]"
+    code.lines[at] = f"  {k} = phi i64 [ 0, %{before} ], [ {k}.n, %{code.label_now()} ]"
     code.put(f"{k}.n = add i64 {k}, 1")
     code.put(f"{k}.e = icmp eq i64 {k}.n, {count}")
     code.put(f"br i1 {k}.e, label %{end}, label %{top}")
     code.label(end)
-
-
-def current_label(code: Code) -> str:
-    return next(line[:-1] for line in reversed(code.lines) if line.endswith(":"))
 
 
 class Memory(NamedTuple):
@@ -113,10 +110,36 @@ class Constant(NamedTuple):
             return graph.constant(self.array[index], self.dtype)
         if self.uniform:
             return graph.constant(self.array.flat[0], self.dtype)
+        if is_pair(self.dtype):
+            raise Unsupported(f"constant arrays of {self.dtype} in a large step")
         return self.table().build(graph, index)
 
 
-Value = Memory | Lazy | Constant
+class Both(NamedTuple):
+    """An array of pairs, its parts in memory."""
+
+    dtype: str
+    parts: tuple[Memory, Memory]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.parts[0].shape
+
+    def build(self, graph: Graph, index: Index) -> int:
+        return graph.pair([part.build(graph, index) for part in self.parts], self.dtype)
+
+    def each(self, change: Callable[[Memory], Memory]) -> "Both":
+        return self._replace(parts=tuple(change(part) for part in self.parts))
+
+
+Value = Memory | Lazy | Constant | Both
+Stored = Memory | Both
+
+
+def part_of(value: Value, which: int) -> Lazy:
+    """The first or second parts of an array of pairs."""
+    build = lambda graph, index: graph.parts(value.build(graph, index))[which]  # noqa: E731
+    return Lazy(value.shape, PARTS[value.dtype], build)
 
 
 class Workspace:
@@ -125,13 +148,20 @@ class Workspace:
     def __init__(self, code: Code):
         self.code, self.used = code, 0
 
-    def room(self, shape: tuple[int, ...], dtype: str) -> Memory:
+    def room(self, shape: tuple[int, ...], dtype: str) -> Any:
+        """`Stored`: memory for an array."""
+        if is_pair(dtype):
+            return Both(dtype, (self.room(shape, PARTS[dtype]), self.room(shape, PARTS[dtype])))
         start = self.used
         count = int(np.prod(shape)) * self.code.lanes * size_of(dtype)
         self.used += -(-count // 64) * 64
         return Memory(tuple(shape), dtype, "%free", start, row_major(shape))
 
     def write(self, value: Value, target: Value) -> None:
+        if isinstance(target, Both):
+            for which, part in enumerate(target.parts):
+                self.write(part_of(value, which), part)
+            return
         assert isinstance(target, Memory)
         if 0 not in target.shape:
             self._over(value.shape, lambda indices: self._write_elements(value, target, indices))
@@ -171,10 +201,34 @@ class Workspace:
 
         return emit(self.code, graph, places, load)
 
-    def stored(self, value: Value) -> Memory:
-        if isinstance(value, Memory):
+    def copied(self, value: Value) -> Any:
+        """The array in memory of its own."""
+        room = self.room(value.shape, value.dtype)
+        self.write(value, room)
+        return room
+
+    def write_where(self, mask: str, value: Any, target: Any) -> None:
+        """target = where(mask, value, target), lane by lane; `Stored` both."""
+        if isinstance(target, Both):
+            for new, old in zip(value.parts, target.parts, strict=True):
+                self.write_where(mask, new, old)
+            return
+
+        def body(indices: list[Index]) -> None:
+            for index in indices:
+                kind = self.code.vector(target.dtype)
+                new, old = (each.load(self.code, index) for each in (value, target))
+                kept = self.code.let(f"select <{self.code.lanes} x i1> {mask}, {kind} {new}, {kind} {old}")
+                self.code.store(target.dtype, kept, target.address(self.code, index))
+
+        if 0 not in target.shape:
+            self._over(target.shape, body)
+
+    def stored(self, value: Value) -> Any:
+        """`Stored`: the array itself if it is in memory, else written there."""
+        if isinstance(value, Memory | Both):
             return value
-        if isinstance(value, Constant) and value.dtype != "bool" and value.array.size:
+        if isinstance(value, Constant) and value.dtype != "bool" and value.array.size and not is_pair(value.dtype):
             return value.table()
         room = self.room(value.shape, value.dtype)
         self.write(value, room)
@@ -200,6 +254,8 @@ class Workspace:
 
     def view(self, value: Value, shape: Sequence[int], axes: Callable[[Index], Index]) -> Value:
         """value[axes(index)]; a memory stays one where `axes` is linear, which its values at the corners show."""
+        if isinstance(value, Both):
+            return Both(value.dtype, tuple(self.view(part, shape, axes) for part in value.parts))  # type: ignore
         if not isinstance(value, Memory):
             return Lazy(tuple(shape), value.dtype, lambda graph, index: value.build(graph, axes(index)))
         step = value.step(self.code)
@@ -214,7 +270,7 @@ class Workspace:
         return value._replace(shape=tuple(shape), start=value.start + first * step, strides=tuple(strides))
 
     def window(self, x: Value, shape: Sequence[int], starts: Sequence[int], steps: Sequence[int]) -> Value:
-        if isinstance(x, Memory):
+        if isinstance(x, Memory | Both):
             axes = lambda index: tuple(s + i * k for s, i, k in zip(starts, index, steps, strict=True))  # noqa: E731
         else:
             axes = lambda index: tuple(self.shifted(i, s) for i, s in zip(index, starts, strict=True))  # noqa: E731

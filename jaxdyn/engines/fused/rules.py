@@ -8,11 +8,11 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import numpy as np
 
 from .elementwise import Places, tree
 from .expressions import Graph, Unsupported
+from .pairs import is_pair
 
 Rule = Callable[..., list[Places]]
 
@@ -21,7 +21,8 @@ _TYPES = {"bool", "float32", "float64", "int8", "int16", "int32", "int64", "uint
 
 def type_of(aval: Any) -> str:
     name = str(aval.dtype)
-    if name not in _TYPES:
+    name = "key" if name == "key<fry>" else name
+    if name not in _TYPES and not is_pair(name):
         raise Unsupported(f"the number type {name}")
     return name
 
@@ -56,7 +57,28 @@ def _reshape(graph: Any, equation: Any, x: Any, *_):
     return [x.reshape(equation.outvars[0].aval.shape)]
 
 
-@rule("optimization_barrier")
+@rule("random_wrap")
+def _random_wrap(graph: Any, equation: Any, x: Any):
+    """The two halves of each key's data as one node."""
+    type_of(equation.outvars[0].aval)
+    flat = x.reshape(-1, 2).tolist()
+    return [np.array([graph.pair(both, "key") for both in flat], np.int64).reshape(x.shape[:-1])]
+
+
+@rule("random_unwrap")
+def _random_unwrap(graph: Any, equation: Any, keys: Any):
+    return [np.array([graph.parts(key) for key in keys.ravel().tolist()], np.int64).reshape(*keys.shape, 2)]
+
+
+@rule("iota_2x32_shape")
+def _counts(graph: Any, equation: Any):
+    """The numbers 0, 1, … of an array's elements in two halves, the higher first."""
+    shape = equation.params["shape"]
+    counts = np.arange(int(np.prod(shape)), dtype=np.uint64).reshape(shape)
+    return [constant_places(graph, np.asarray(half, np.uint32)) for half in (counts >> 32, counts & 0xFFFFFFFF)]
+
+
+@rule("optimization_barrier", "name", "device_put", "sharding_constraint")
 def _barrier(graph: Any, equation: Any, *arrays: Any):
     return list(arrays)
 
@@ -144,68 +166,6 @@ def _tile(graph: Any, equation: Any, x: Any):
 def _iota(graph: Any, equation: Any):
     aval, along = equation.outvars[0].aval, equation.params["dimension"]
     return [constant_places(graph, np.asarray(np.indices(aval.shape)[along], aval.dtype))]
-
-
-@rule("gather", "scatter")
-def _by_index(graph: Any, equation: Any, x: Any, index: Any, *updates: Any):
-    """Constant places: the primitive itself is applied to the numbers of its operand's elements."""
-    positions = _constants(graph, index, equation.primitive.name)
-    if equation.params.get("update_jaxpr") is not None:
-        raise Unsupported(f"{equation.primitive.name} that combines values")
-    everything = np.concatenate([x.ravel(), *(update.ravel() for update in updates)])
-    with jax.ensure_compile_time_eval():
-        numbers = jax.numpy.arange(everything.size, dtype="int32")
-        pieces = [numbers[: x.size].reshape(x.shape), positions]
-        pieces += [numbers[x.size :].reshape(update.shape) for update in updates]
-        params = dict(equation.params)
-        if params.get("fill_value", 0) is None or "fill_value" in params:
-            params["fill_value"] = -1
-        out = np.asarray(equation.primitive.bind(*pieces, **params))
-    if (out < 0).any():
-        raise Unsupported(f"{equation.primitive.name} outside the array")
-    return [everything[out]]
-
-
-def _constants(graph: Graph, places: Places, what: str) -> np.ndarray:
-    flat = places.ravel().tolist()
-    if not all(graph.is_constant(place) for place in flat):
-        raise Unsupported(f"{what} at an index that differs from trial to trial")
-    return np.array([graph.value(place) for place in flat], graph.nodes[flat[0]].dtype).reshape(places.shape)
-
-
-@rule("dynamic_slice")
-def _dynamic_slice(graph: Any, equation: Any, x: Any, *starts: Any):
-    sizes = equation.params["slice_sizes"]
-    for axis, (start, size) in enumerate(zip(starts, sizes, strict=True)):
-        windows = [np.take(x, range(k, k + size), axis) for k in range(x.shape[axis] - size + 1)]
-        x = choose(graph, start.item(), windows)
-    return [x]
-
-
-def choose(graph: Graph, which: int, cases: list[Places]) -> Places:
-    """cases[which], with `which` clipped to their number, element by element."""
-    dtype = graph.nodes[which].dtype
-    chosen = cases[-1]
-    for k in range(len(cases) - 2, -1, -1):
-        here = graph.apply("le", which, graph.constant(k, dtype))
-        pairs = zip(chosen.ravel(), cases[k].ravel(), strict=True)
-        places = [graph.apply("select", here, int(no), int(yes), dtype=graph.nodes[int(yes)].dtype)
-                  for no, yes in pairs]  # fmt: skip
-        chosen = np.array(places, np.int64).reshape(chosen.shape)
-    return chosen
-
-
-@rule("dynamic_update_slice")
-def _dynamic_update(graph: Any, equation: Any, x: Any, update: Any, *starts: Any):
-    at = np.indices(update.shape)
-    for place, start in enumerate(starts):
-        if not graph.is_constant(start.item()):
-            raise Unsupported("dynamic_update_slice at an index that differs from trial to trial")
-        offset = min(max(int(graph.value(start.item())), 0), x.shape[place] - update.shape[place])
-        at[place] += offset
-    x = x.copy()
-    x[tuple(at)] = update
-    return [x]
 
 
 @rule("dot_general")

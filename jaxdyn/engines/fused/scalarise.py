@@ -13,9 +13,12 @@ import scipy.sparse.csgraph
 from jax.extend import core as jex
 
 from ...linear import solve_linear
+from .derived import DERIVED, derived_jaxpr
 from .elementwise import ELEMENTWISE, Places, elementwise
 from .expressions import Graph, Unsupported
-from .rules import RULES, choose, constant_places, literal, rule, type_of
+from .indexing import choose
+from .pairs import PARTS, is_pair
+from .rules import RULES, constant_places, literal, rule, type_of
 
 
 def trace(function: Callable[..., Any], *examples: Any) -> tuple[Any, Any]:
@@ -77,7 +80,9 @@ CALLS = {
 
 
 def inner_jaxpr(equation: Any) -> Any:
-    """The jaxpr of an equation that only calls another function, or None."""
+    """The jaxpr of an equation that only calls another function, or stands for one; else None."""
+    if equation.primitive.name in DERIVED:
+        return derived_jaxpr(equation)
     if equation.primitive.name not in CALLS:
         return None
     for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
@@ -123,17 +128,20 @@ def _linear_solve(graph: Any, equation: Any, *arguments: Any) -> list[Places]:
     return [solution.reshape(right.shape)]
 
 
+_WRITTEN = 4000  # nodes of a loop that are written out; beyond, what can be is a loop in the code
+
+
 @rule("scan")
 def _scan(graph: Any, equation: Any, *arguments: Any):
     params = equation.params
-    n_constants, n_carry = params["num_consts"], params["num_carry"]
-    constants, carry, slices = (
-        list(arguments[:n_constants]),
-        list(arguments[n_constants : n_constants + n_carry]),
-        arguments[n_constants + n_carry :],
-    )
+    n_constants, n_carry, length = params["num_consts"], params["num_carry"], params["length"]
+    constants, start = list(arguments[:n_constants]), list(arguments[n_constants : n_constants + n_carry])
+    slices, before, carry = arguments[n_constants + n_carry :], len(graph.nodes), start
+    repeats = not slices and len(equation.outvars) == n_carry
     outputs: list[list[Places]] = []
-    for k in range(params["length"])[:: -1 if params["reverse"] else 1]:
+    for k in range(length)[:: -1 if params["reverse"] else 1]:
+        if repeats and len(graph.nodes) - before > _WRITTEN:
+            return _counted(graph, params["jaxpr"], constants, start, length)
         out = scalarise(params["jaxpr"], graph, [*constants, *carry, *(np.asarray(each[k]) for each in slices)])
         carry = out[:n_carry]
         outputs.append(out[n_carry:])
@@ -144,19 +152,93 @@ def _scan(graph: Any, equation: Any, *arguments: Any):
     return [*carry, *stacked]
 
 
+def _counted(graph: Graph, closed: Any, constants: list[Places], start: list[Places], length: int) -> list[Places]:
+    """`length` passes, as a loop in the code."""
+    count = np.array(graph.constant(0, "int32"))
+
+    def go_on(inner: Graph, _: Any, carried: list[Places]) -> int:
+        return inner.apply("lt", carried[0].item(), inner.constant(length, "int32"))
+
+    def new(inner: Graph, outer: list[Places], carried: list[Places]) -> list[Places]:
+        after = np.array(inner.apply("add", carried[0].item(), inner.constant(1, "int32")))
+        return [after, *scalarise(closed, inner, [*outer, *carried[1:]])]
+
+    return _looped(graph, constants, [count, *start], go_on, new)[1:]
+
+
 @rule("while")
 def _while(graph: Any, equation: Any, *arguments: Any):
     params = equation.params
     n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
-    for_cond, for_body = arguments[:n_cond], arguments[n_cond : n_cond + n_body]
-    carry = list(arguments[n_cond + n_body :])
-    while True:
-        (go_on,) = scalarise(params["cond_jaxpr"], graph, [*for_cond, *carry])
+    constants, start = list(arguments[: n_cond + n_body]), list(arguments[n_cond + n_body :])
+    carry, before = start, len(graph.nodes)
+    while len(graph.nodes) - before <= _WRITTEN:
+        (go_on,) = scalarise(params["cond_jaxpr"], graph, [*constants[:n_cond], *carry])
         if not graph.is_constant(go_on.item()):
-            raise Unsupported("a while loop whose length differs from trial to trial")
+            break
         if not graph.value(go_on.item()):
             return carry
-        carry = scalarise(params["body_jaxpr"], graph, [*for_body, *carry])
+        carry = scalarise(params["body_jaxpr"], graph, [*constants[n_cond:], *carry])
+
+    def ends(inner: Graph, outer: list[Places], carried: list[Places]) -> int:
+        return scalarise(params["cond_jaxpr"], inner, [*outer[:n_cond], *carried])[0].item()
+
+    def new(inner: Graph, outer: list[Places], carried: list[Places]) -> list[Places]:
+        return scalarise(params["body_jaxpr"], inner, [*outer[n_cond:], *carried])
+
+    return _looped(graph, constants, carry, ends, new)
+
+
+def _looped(graph: Graph, constants: list[Places], start: list[Places], go_on: Any, new: Any) -> list[Places]:
+    """A loop in the code: while go_on(graph, constants, carried), they become new(graph, constants, carried)."""
+    inner = Graph(graph.limit)
+    outer: list[int] = []
+
+    def read(place: int) -> int:
+        """A place of the graph around it in the inner one."""
+        node = graph.nodes[place]
+        if node.op == "pair":
+            return inner.pair([read(part) for part in node.args], node.dtype)
+        if graph.is_void(place):
+            return inner.void(node.dtype)
+        if node.op == "constant":
+            return inner.constant(node.value, node.dtype)
+        if node.op == "unsupported":
+            return inner.unsupported(node.value, node.dtype)
+        if place not in outer:
+            outer.append(place)
+        return inner.input(("outer", outer.index(place)), node.dtype)
+
+    begun: list[int] = []
+
+    def carried(place: int) -> int:
+        node = graph.nodes[place]
+        if is_pair(node.dtype) and node.op == "pair":
+            return inner.pair([carried(part) for part in node.args], node.dtype)
+        begun.append(place)
+        return inner.input(("carried", len(begun) - 1), node.dtype)
+
+    over = lambda array, of: np.array([of(k) for k in array.ravel().tolist()], np.int64).reshape(array.shape)  # noqa: E731
+    there = [over(array, read) for array in constants]
+    inside = [over(array, carried) for array in start]
+    goes_on, after = go_on(inner, there, inside), new(inner, there, inside)
+    parts = [part for array in after for place in array.ravel().tolist() for part in _flat(inner, place)]
+    results = iter(graph.loop(inner, goes_on, parts, begun, outer))
+
+    def rebuilt(place: int) -> int:
+        dtype = graph.nodes[place].dtype
+        return graph.pair([rebuilt_part(dtype), rebuilt_part(dtype)], dtype) if is_pair(dtype) else next(results)
+
+    def rebuilt_part(dtype: str) -> int:
+        part = next(results)
+        assert graph.nodes[part].dtype == PARTS[dtype]
+        return part
+
+    return [over(array, rebuilt) for array in start]
+
+
+def _flat(graph: Graph, place: int) -> tuple[int, ...]:
+    return graph.parts(place) if is_pair(graph.nodes[place].dtype) else (place,)
 
 
 @rule("cond")

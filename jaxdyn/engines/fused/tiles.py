@@ -5,10 +5,9 @@ found, elementwise operations are fused into the loop that needs them, and matri
 sums stay in registers. What has no rule here is written out element by element like a small step.
 """
 
-import contextlib
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,16 @@ from jax.extend import core as jex
 from . import mathematics
 from .elementwise import ELEMENTWISE, elementwise, tree
 from .expressions import Graph, Unsupported
-from .places import Constant, Index, Lazy, Memory, Value, Workspace, loop, number, row_major
+from .pairs import is_pair
+from .places import Both, Constant, Index, Lazy, Memory, Value, Workspace, loop, row_major
+from .products import Products
 from .rules import RULES, constant_places, literal, type_of
 from .scalarise import apply_rule, inner_jaxpr
 from .vectors import Code
 
 _DEPTH = 64  # terms of a sum that are written out
 _LONGEST = 60_000  # lines of code
+_FEW = 8  # passes of a loop that are written out
 
 
 def emit_step(code: Code, program: Any, features: Any) -> int:
@@ -36,7 +38,7 @@ class _Emitter:
 
     def __init__(self, code: Code, features: Any):
         self.code, self.space = code, Workspace(code)
-        self.tile = (4, 4) if features.registers >= 32 else (2, 4)
+        self.products = Products(code, self.space, (4, 4) if features.registers >= 32 else (2, 4))
 
     def step(self, program: Any) -> int:
         inputs = [*self._leaves("%now", program.state), *self._leaves("%params", program.params)]
@@ -97,7 +99,7 @@ class _Emitter:
         if constants is not None:
             return constants
         for value in arguments:
-            if isinstance(value, Constant) and value.array.size and not value.uniform:
+            if isinstance(value, Constant) and value.array.size and not value.uniform and not is_pair(value.dtype):
                 value.table()
         inner = inner_jaxpr(equation)
         if inner is not None:
@@ -145,9 +147,13 @@ class _Emitter:
         rooms = []
         for result, variable in zip(results, equation.outvars, strict=True):
             room = self.space.room(variable.aval.shape, type_of(variable.aval))
-            values = self.space.emitted(graph, [int(place) for place in result.ravel()])
-            for index, value in zip(np.ndindex(room.shape), values, strict=True):
-                self.code.store(room.dtype, value, room.address(self.code, index))
+            places = [int(place) for place in result.ravel()]
+            memories = {room: places} if isinstance(room, Memory) else {
+                part: [graph.parts(place)[which] for place in places] for which, part in enumerate(room.parts)
+            }  # fmt: skip
+            for memory, each in memories.items():
+                for index, value in zip(np.ndindex(room.shape), self.space.emitted(graph, each), strict=True):
+                    self.code.store(memory.dtype, value, memory.address(self.code, index))
             rooms.append(room)
         return rooms
 
@@ -175,7 +181,7 @@ class _Emitter:
 
         return [self.space.view(x, [x.shape[axis] for axis in kept], axes)]
 
-    def _reshape(self, equation: Any, x: Any, *_):
+    def _reshape(self, equation: Any, x: Any, *_: Any) -> list[Any]:
         shape = tuple(equation.outvars[0].aval.shape)
         if [size for size in shape if size > 1] == [size for size in x.shape if size > 1]:
             real = [axis for axis, size in enumerate(shape) if size > 1]
@@ -189,6 +195,9 @@ class _Emitter:
 
             return [self.space.view(x, shape, axes)]
         memory = self.space.stored(x)
+        if isinstance(memory, Both):
+            parts: Any = [self._reshape(equation, part)[0] for part in memory.parts]
+            return [memory._replace(parts=tuple(parts))]
         if memory.strides != row_major(memory.shape):
             room = self.space.room(memory.shape, memory.dtype)
             self.space.write(memory, room)
@@ -199,7 +208,7 @@ class _Emitter:
 
     def _slice(self, equation: Any, x: Any):
         starts, steps = equation.params["start_indices"], equation.params["strides"] or (1,) * len(x.shape)
-        if any(step != 1 for step in steps) and not isinstance(x, Memory):
+        if any(step != 1 for step in steps) and not isinstance(x, Memory | Both):
             x = self.space.stored(x)
         return [self.space.window(x, equation.outvars[0].aval.shape, starts, steps)]
 
@@ -279,111 +288,89 @@ class _Emitter:
         return self.space.stored(Lazy(whole.shape, x.dtype, build))
 
     def _dot_general(self, equation: Any, x: Any, y: Any):
-        (over_x, over_y), (batch_x, batch_y) = equation.params["dimension_numbers"]
         dtype = type_of(equation.outvars[0].aval)
-        free_x = [axis for axis in range(len(x.shape)) if axis not in (*over_x, *batch_x)]
-        free_y = [axis for axis in range(len(y.shape)) if axis not in (*over_y, *batch_y)]
         floating = dtype.startswith("float") and x.dtype == dtype and y.dtype == dtype
         if not floating or 0 in (*x.shape, *y.shape):
             return self.written_out(equation, [x, y])
-        x, free_x = self._with_free_axis(self.space.stored(x), free_x)
-        y, free_y = self._with_free_axis(self.space.stored(y), free_y)
-        batch = [x.shape[axis] for axis in batch_x]
-        room = self.space.room((*batch, *(x.shape[a] for a in free_x), *(y.shape[a] for a in free_y)), dtype)
-        depth = list(itertools.product(*(range(x.shape[axis]) for axis in over_x)))
-        n_batch, n_left = len(batch), len(free_x)
-        heads = [*batch, *(x.shape[a] for a in free_x[:-1]), *(y.shape[a] for a in free_y[:-1])]
-        with contextlib.ExitStack() as stack:
-            head = [number(stack.enter_context(loop(self.code, size, "h"))) for size in heads]
-            group, left, right = head[:n_batch], head[n_batch : n_batch + n_left - 1], head[n_batch + n_left - 1 :]
-
-            def of(memory: Memory, axes: Sequence[Sequence[int]], parts: Sequence[Sequence[Any]]) -> str:
-                full: list[Any] = [0] * len(memory.shape)
-                for axis, i in zip(itertools.chain(*axes), itertools.chain(*parts), strict=True):
-                    full[axis] = i
-                return memory.load(self.code, tuple(full))
-
-            def block(rows: list[Any], columns: list[Any]) -> None:
-                sums: dict[tuple[int, int], str] = {}
-                for k in depth:
-                    a = [of(x, (batch_x, free_x, over_x), (group, (*left, i), k)) for i in rows]
-                    b = [of(y, (batch_y, free_y, over_y), (group, (*right, j), k)) for j in columns]
-                    for i, j in itertools.product(range(len(rows)), range(len(columns))):
-                        sums[i, j] = self._multiply_add(dtype, a[i], b[j], sums.get((i, j)))
-                for (i, j), value in sums.items():
-                    place = (*group, *left, rows[i], *right, columns[j])
-                    self.code.store(dtype, value, room.address(self.code, place))
-
-            self._blocks(x.shape[free_x[-1]], y.shape[free_y[-1]], block)
-        shape = tuple(equation.outvars[0].aval.shape)
-        return [room._replace(shape=shape, strides=row_major(shape))]
-
-    def _with_free_axis(self, memory: Memory, free: list[int]) -> tuple[Memory, list[int]]:
-        """A vector is a matrix of one row."""
-        if free:
-            return memory, free
-        return memory._replace(shape=(*memory.shape, 1), strides=(*memory.strides, 0)), [len(memory.shape)]
-
-    def _multiply_add(self, dtype: str, a: str, b: str, total: str | None) -> str:
-        kind = self.code.vector(dtype)
-        if total is None:
-            return self.code.let(f"fmul {kind} {a}, {b}")
-        suffix = f"v{self.code.lanes}f{dtype[5:]}"
-        return self.code.let(f"call {kind} @llvm.fma.{suffix}({kind} {a}, {kind} {b}, {kind} {total})")
-
-    def _blocks(self, n_rows: int, n_columns: int, block: Callable[[list[Any], list[Any]], None]) -> None:
-        """A matrix by tiles: loops over the full ones, the edges by themselves."""
-        for rows_at, rows in self._parts(n_rows, self.tile[0]):
-            for columns_at, columns in self._parts(n_columns, self.tile[1]):
-                with loop(self.code, rows_at[1], "i") as i, loop(self.code, columns_at[1], "j") as j:
-                    where = [self._scaled(k, size, start) for k, size, start in
-                             ((i, rows, rows_at[0]), (j, columns, columns_at[0]))]  # fmt: skip
-                    block(*([self.space.shifted(start, k) for k in range(size)]
-                            for start, size in zip(where, (rows, columns), strict=True)))  # fmt: skip
-
-    def _parts(self, size: int, tile: int) -> list[tuple[tuple[int, int], int]]:
-        """((first, how many tiles), size of a tile)."""
-        whole, rest = divmod(size, tile)
-        parts = [((0, whole), tile)] if whole else []
-        return parts + ([((whole * tile, 1), rest)] if rest else [])
-
-    def _scaled(self, counter: str, size: int, start: int) -> "int | str":
-        k = number(counter)
-        if isinstance(k, int):
-            return start + k * size
-        return self.space.shifted(self.code.let(f"mul i64 {k}, {size}"), start)
+        return [self.products.of(equation, self.space.stored(x), self.space.stored(y))]
 
     def _scan(self, equation: Any, *arguments: Any):
-        """A loop of known length, written out one iteration after the other."""
+        """A loop of known length: a few passes one after the other, many as a loop in the code."""
         params = equation.params
-        n_constants, n_carry = params["num_consts"], params["num_carry"]
+        n_constants, n_carry, length = params["num_consts"], params["num_carry"], params["length"]
         constants, carry = arguments[:n_constants], list(arguments[n_constants : n_constants + n_carry])
         slices = [self.space.stored(each) for each in arguments[n_constants + n_carry :]]
         rooms = [self.space.room(v.aval.shape, type_of(v.aval)) for v in equation.outvars[n_carry:]]
-        for k in range(params["length"])[:: -1 if params["reverse"] else 1]:
-            row = lambda memory, k=k: self._row(memory, k)  # noqa: E731
-            out = self.evaluate(params["jaxpr"], [*constants, *carry, *map(row, slices)])
-            carry = [value if isinstance(value, Constant) else self.space.stored(value) for value in out[:n_carry]]
-            for value, room in zip(out[n_carry:], rooms, strict=True):
-                self.space.write(value, row(room))
-        return [*carry, *rooms]
 
-    def _row(self, memory: Memory, k: int) -> Memory:
-        start = memory.start + k * memory.strides[0] * memory.step(self.code)
-        return memory._replace(shape=memory.shape[1:], strides=memory.strides[1:], start=start)
+        def passed(carry: Sequence[Value], k: "int | str") -> list[Value]:
+            rows = [self._row(memory, k) for memory in slices]
+            out = self.evaluate(params["jaxpr"], [*constants, *carry, *rows])
+            for value, room in zip(out[n_carry:], rooms, strict=True):
+                self.space.write(value, self._row(room, k))
+            return out[:n_carry]
+
+        if length <= _FEW:
+            for k in range(length)[:: -1 if params["reverse"] else 1]:
+                after = passed(carry, k)
+                carry = [value if isinstance(value, Constant) else self.space.stored(value) for value in after]
+            return [*carry, *rooms]
+        constants = [self._settled(value) for value in constants]
+        held = [self.space.copied(value) for value in carry]
+        with loop(self.code, length, "s") as counter:
+            k = self.code.let(f"sub i64 {length - 1}, {counter}") if params["reverse"] else counter
+            after = [self.space.copied(value) for value in passed(held, k)]
+            for value, room in zip(after, held, strict=True):
+                self.space.write(value, room)
+        return [*held, *rooms]
+
+    def _while(self, equation: Any, *arguments: Any):
+        """A loop that ends with the last lane; what a lane carries stays as it is once its own has ended."""
+        params, code = equation.params, self.code
+        n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
+        constants = [self._settled(value) for value in arguments[: n_cond + n_body]]
+        held = [self.space.copied(value) for value in arguments[n_cond + n_body :]]
+        number = code.count
+        code.count += 1
+        code.put(f"br label %while{number}")
+        code.label(f"while{number}")
+        (ends,) = self.evaluate(params["cond_jaxpr"], [*constants[:n_cond], *held])
+        graph = Graph()
+        (mask,) = self.space.emitted(graph, [ends.build(graph, ())])
+        mask = code.goes_on(mask)
+        code.put(f"br i1 {code.any(mask)}, label %again{number}, label %ended{number}")
+        code.label(f"again{number}")
+        after = self.evaluate(params["body_jaxpr"], [*constants[n_cond:], *held])
+        for value, room in zip([self.space.copied(value) for value in after], held, strict=True):
+            self.space.write_where(mask, value, room)
+        code.put(f"br label %while{number}")
+        code.label(f"ended{number}")
+        return held
+
+    def _settled(self, value: Value) -> Value:
+        """Computed before a loop, not in each pass of it."""
+        return self.space.stored(value) if isinstance(value, Lazy) and value.known else value
+
+    def _row(self, memory: Any, k: "int | str") -> Any:
+        if isinstance(memory, Both):
+            return memory.each(lambda part: self._row(part, k))
+        part = memory._replace(shape=memory.shape[1:], strides=memory.strides[1:])
+        step = memory.strides[0] * memory.step(self.code)
+        if isinstance(k, int):
+            return part._replace(start=memory.start + k * step)
+        return part._replace(base=self.code.address(memory.base, self.code.let(f"mul i64 {k}, {step}")))
 
 
 def _is_dear(value: Lazy) -> bool:
     """Whether an element takes a call of a mathematical function."""
     graph = Graph()
     place = value.build(graph, (0,) * len(value.shape))
-    return any(graph.nodes[k].op in mathematics.FUNCTIONS for k in graph.live([place]))
+    return any(graph.nodes[k].op in mathematics.FUNCTIONS | {"loop"} for k in graph.live([place]))
 
 
 # Of constants, these are computed when the code is written: indices and masks, not large products.
 _FOLDED = {
     "broadcast_in_dim", "concatenate", "reshape", "squeeze", "expand_dims", "iota", "transpose", "convert_element_type",
-    "add", "sub", "mul", "lt", "le", "gt", "ge", "eq", "ne", "select_n", "slice", "rev", "stack",
+    "add", "sub", "mul", "lt", "le", "gt", "ge", "eq", "ne", "select_n", "slice", "rev", "stack", "iota_2x32_shape",
 }  # fmt: skip
 _REDUCTIONS = {
     "reduce_sum": "add", "reduce_max": "max", "reduce_min": "min", "reduce_prod": "mul", "reduce_and": "and",

@@ -54,6 +54,18 @@ class Code:
     def label(self, name: str) -> None:
         self.lines.append(f"{name}:")
 
+    def label_now(self) -> str:
+        """The block that is being written."""
+        return next(line[:-1] for line in reversed(self.lines) if line.endswith(":"))
+
+    def goes_on(self, mask: str) -> str:
+        """A loop's condition for the lanes whose trials are running, as long as nobody stops the run."""
+        stop = self.let("load volatile i8, ptr %stop")
+        go = self.let(f"insertelement <{self.lanes} x i1> poison, i1 {self.let(f'icmp eq i8 {stop}, 0')}, i64 0")
+        kind = f"<{self.lanes} x i1>"
+        go = self.let(f"shufflevector {kind} {go}, {kind} poison, <{self.lanes} x i32> zeroinitializer")
+        return self.let(f"and {kind} {go}, {self.let(f'and {kind} {mask}, %active')}")
+
     def let(self, expression: str, stem: str = "v") -> str:
         name = self.name(stem)
         self.put(f"{name} = {expression}")
@@ -117,16 +129,48 @@ def emit(code: Code, graph: Graph, outputs: Sequence[int], inputs: Callable[[Any
     """Write the code of `outputs`; `inputs` gives the value of an input's name. Returns the outputs' values."""
     nodes, order = graph.contracted(outputs)
     values: dict[int, str] = {}
+    looped: dict[int, list[str]] = {}
     for place in order:
         node = nodes[place]
         if node.op == "constant":
             values[place] = code.splat(node.value, node.dtype)
         elif node.op == "input":
             values[place] = inputs(node.value)
+        elif node.op == "loop":
+            looped[place] = _emit_loop(code, node, [values[arg] for arg in node.args])
+        elif node.op == "result":
+            values[place] = looped[node.args[0]][node.value]
         else:
             types = [graph.nodes[arg].dtype for arg in node.args]
             values[place] = operation(code, node, [values[arg] for arg in node.args], types)
     return [values[place] for place in outputs]
+
+
+def _emit_loop(code: Code, node: Node, arguments: Sequence[str]) -> list[str]:
+    """The carried values after the loop: it ends with the last lane, whose trial is running; see `Module.guards`."""
+    what = node.value
+    start, outer = arguments[: len(what.new)], arguments[len(what.new) :]
+    carried = [code.name("c") for _ in start]
+    inputs = {("carried", k): value for k, value in enumerate(carried)}
+    inputs |= {("outer", k): value for k, value in enumerate(outer)}
+    kinds = [code.vector(what.graph.nodes[place].dtype) for place in what.new]
+    before, number = code.label_now(), code.count
+    code.put(f"br label %while{number}")
+    code.label(f"while{number}")
+    at = len(code.lines)
+    (goes_on,) = emit(code, what.graph, [what.go_on], inputs.__getitem__)
+    goes_on = code.goes_on(goes_on)
+    code.put(f"br i1 {code.any(goes_on)}, label %again{number}, label %ended{number}")
+    code.label(f"again{number}")
+    new = emit(code, what.graph, what.new, inputs.__getitem__)
+    kept = [code.let(f"select <{code.lanes} x i1> {goes_on}, {kind} {value}, {kind} {old}")
+            for kind, value, old in zip(kinds, new, carried, strict=True)]  # fmt: skip
+    back = code.label_now()
+    code.put(f"br label %while{number}")
+    code.lines[at:at] = [f"  {name} = phi {kind} [ {first}, %{before} ], [ {value}, %{back} ]"
+                         for name, kind, first, value in zip(carried, kinds, start, kept, strict=True)]  # fmt: skip
+    code.label(f"ended{number}")
+    return carried
 
 
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv", "rem": "frem"}
@@ -202,6 +246,9 @@ def _whole(code: Code, op: str, arguments: Sequence[str], dtype: str) -> str:
         negative = code.let(f"icmp slt {kind} {x}, zeroinitializer")
         minus = code.let(f"sub {kind} zeroinitializer, {x}")
         return code.let(f"select <{code.lanes} x i1> {negative}, {kind} {minus}, {kind} {x}")
+    if op == "population_count":
+        kinds = f"v{code.lanes}{scalar_type(dtype)}"
+        return code.let(f"call {kind} @llvm.ctpop.{kinds}({kind} {x})")
     if op in ("div", "rem"):
         return _divided(code, op, x, arguments[1], dtype)
     if op in _SHIFTS:
@@ -230,6 +277,8 @@ _SHIFTS = {"shift_left": "shl", "shift_right_logical": "lshr", "shift_right_arit
 def _shifted(code: Code, op: str, x: str, y: str, dtype: str) -> str:
     """XLA's shifts: all bits leave where they are shifted by more than there are."""
     kind, mask, bits = code.vector(dtype), code.vector("bool"), 8 * size_of(dtype)
+    if any(y == code.splat(by, dtype) for by in range(bits)):
+        return code.let(f"{_SHIFTS[op]} {kind} {x}, {y}")
     inside = code.let(f"icmp ult {kind} {y}, {code.splat(bits, dtype)}")
     sign = op == "shift_right_arithmetic"
     by = code.let(f"select {mask} {inside}, {kind} {y}, {kind} {code.splat(bits - 1 if sign else 0, dtype)}")
