@@ -6,9 +6,10 @@ bits on every processor.
 
 import struct
 from collections.abc import Sequence
-from typing import Any, Union
+from typing import Any, TypeAlias
 
-Number = Union[float, int, "Value"]
+Number: TypeAlias = "float | int | Value"
+SIGN = -(2**63)  # the sign's bit
 
 _OPERATIONS = {
     "real": {"+": "fadd", "-": "fsub", "*": "fmul", "/": "fdiv"},
@@ -154,3 +155,22 @@ class Vectors:
 
     def end(self, value: Value) -> str:
         return "\n".join([*self.lines, f"  ret {self.kinds['real']} {value.name}", "}"])
+
+
+def signed_as(r: Value, x: Value) -> Value:
+    """r, not negative or already of x's sign, with the sign of x."""
+    return (r.bits | sign_of(x)).real
+
+
+def sign_of(x: Value) -> Value:
+    """The sign's bit."""
+    return x.bits & SIGN
+
+
+def at_most(o: Vectors, x: Value, bound: float) -> Value:
+    """The smaller of both; what is no number stays."""
+    return o.where(x > bound, bound, x)
+
+
+def at_least(o: Vectors, x: Value, bound: float) -> Value:
+    return o.where(x < bound, bound, x)
