@@ -44,6 +44,8 @@ from .solve.ensemble import descend_ensemble as descend_ensemble
 from .solve.ensemble import flow_ensemble as flow_ensemble
 from .solve.flow import flow as flow
 from .solve.methods.rest import Rest as Rest
+from .solve.prepared import Prepared as Prepared
+from .solve.prepared import prepare as prepare
 from .solve.solution import Solution as Solution
 from .status import Status as Status
 from .systems.siamese import MovingAverage as MovingAverage

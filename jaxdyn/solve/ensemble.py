@@ -1,32 +1,28 @@
 """Many trials at once, each at its own pace: flows and procedures on the engines."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import engines
 from ..arrays import real_numbers
 from ..checks import checked_arguments, number, one_of, whole_number
 from ..engines.base import Device
-from ..engines.blocks import blockwise
-from ..names import ENGINES
-from ..progress import Progress, shown
+from ..progress import Progress
 from ..schedules import Schedule, as_schedule, at, check_schedules
-from ..status import Status
 from ..systems.base import ContinuousSystem, DiscreteSystem, Field, Step, check_lr_with, check_rates, field_of
 from .descent import check_procedure
 from .fingerprint import fingerprint, is_own
 from .members import Axes, Members, in_states_precision
-from .methods.base import Carried, Held, Method, Save, check_rules, itself
+from .methods.base import Held, Method, Save, check_rules, itself
 from .methods.procedure import Optimizer, Procedure, optimizer_memory, take_step
 from .methods.rest import Rest, Until
 from .methods.rk4 import RK4
 from .methods.rodas5p import Rodas5P
 from .methods.tsit5 import FixedTsit5, Tsit5
+from .running import Clock, Options, Run
 from .solution import Solution
 
 SOLVERS: dict[str, type[Method]] = {"tsit5": Tsit5, "rodas5p": Rodas5P, "rk4": RK4}
@@ -99,7 +95,7 @@ def flow_ensemble(
     max_steps = whole_number("max_steps", max_steps)
     t0 = number("t0", t0)
     batch = Members.of(system, states, data, in_axes)
-    clock = _Clock(t0, batch.checked("t1", t1, above=t0))
+    clock = Clock(t0, batch.checked("t1", t1, above=t0))
     check_schedules("system", system, clock.t1, start=t0)
     check_rules(until, save, batch.dtype)
     times = None if ts is None else _checked_times(ts, t0, clock.t1)
@@ -128,8 +124,8 @@ def flow_ensemble(
         limit = max_steps if at_end else int(counts[0])
     meaning = _meaning(system, batch, held, until, save)
     program = kind(batch.parts, *_endings(until), save or itself, at_end, meaning)
-    options = _Options(engine, devices, progress, _order(longest_first, batch.n))
-    return _run(program, batch, held, clock, times, limit, options)
+    options = Options(engine, devices, progress, _order(longest_first, batch.n))
+    return Run(program, batch, held, clock, times, limit, options).solve()
 
 
 @checked_arguments
@@ -197,30 +193,8 @@ def descend_ensemble(
     held = batch.held(np.zeros(batch.n, np.int32), lr=rates, tolerance=_rest_tolerance(until))
     meaning = _meaning(system, batch, held, until, save, optimizer)
     program = Procedure(batch.parts, *_endings(until), save or itself, False, meaning, optimizer)
-    options = _Options(engine, devices, progress, _order(longest_first, batch.n))
-    return _run(program, batch, held, None, times, steps, options)
-
-
-class _Clock(NamedTuple):
-    """A user's times, in float64; what runs counts from t0, in the precision of the run. t1 is [] or [trials]."""
-
-    t0: float
-    t1: np.ndarray
-
-    @property
-    def span(self) -> np.ndarray:
-        return np.asarray(self.t1 - self.t0)
-
-    def reached(self, passed: np.ndarray, span: np.ndarray) -> np.ndarray:
-        """The time when so much of the span has passed; at its end t1 itself."""
-        return np.where(passed >= span, self.t1, self.t0 + passed.astype(np.float64)).astype(passed.dtype)
-
-
-class _Options(NamedTuple):
-    engine: str
-    devices: Any
-    progress: Any
-    order: Any
+    options = Options(engine, devices, progress, _order(longest_first, batch.n))
+    return Run(program, batch, held, None, times, steps, options).solve()
 
 
 def _meaning(system: Any, batch: Members, held: Held, until: Any, save: Any, optimizer: Any = None) -> str:
@@ -278,104 +252,6 @@ def _fixed_steps(spans: np.ndarray, dt: Any, n: int, max_steps: int) -> tuple[np
     if counts.max() > max_steps:
         raise ValueError(f"max_steps: {counts.max():.0f} steps of dt are needed, more than {max_steps}")
     return np.broadcast_to(spans / counts, (n,)), counts.astype(np.int32)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A function of a program that is equal for equal programs: compilations are shared."""
-
-    program: Method
-    name: str
-
-    def __call__(self, *arguments: Any) -> Any:
-        return getattr(self.program, self.name)(*arguments)
-
-
-@dataclass(frozen=True)
-class _Init:
-    """`init` as a step of an engine, so that bits do not depend on the batch."""
-
-    program: Method
-
-    def __call__(self, carried: Carried, held: Held) -> Carried:
-        return self.program.init(carried.state, held)
-
-
-def _run(
-    program: Method, batch: Members, held: Held, clock: _Clock | None, times: Any, limit: int, options: _Options
-) -> Solution:
-    """The whole run; procedures count steps and have no clock."""
-    one_of("engine", options.engine, ENGINES)
-    on = {"devices": options.devices, "order": options.order}
-    carried = _started(program, batch, held, options.engine, on)
-    begin = 0 if clock is None else clock.t0
-    recording = {} if times is None else {"record": _Part(program, "record"), "times": times - begin}
-    done = _Part(program, "terminate") if program.judged else None
-    with shown(options.progress, batch.n) as report:
-        step = _Part(program, "step")
-        finished = engines.run(options.engine, step, done, carried, held, limit, **on, progress=report, **recording)
-    end = finished.states
-    passed = np.asarray(end.t)
-    reached = passed if clock is None else clock.reached(passed, held.span)
-    status = np.where(_completed(program, finished, held, limit), Status.COMPLETED, finished.status).astype(np.int8)
-    if times is None:
-        asked = np.full(batch.n, limit) if clock is None else np.broadcast_to(clock.t1.astype(batch.dtype), (batch.n,))
-        at = asked[:1] if (asked == asked[0]).all() else asked[:, None]
-        states = _saved(program.save, reached[:, None], end.state, held.data)
-    else:
-        at = times.astype(np.int64 if clock is None else batch.dtype)
-        last = _saved(program.save, reached[:, None], end.state, held.data)
-        states = _repeated(finished, last, times <= begin, batch, program, held)
-    return Solution(at, states, end.state, status, finished.steps, reached)
-
-
-def _started(program: Method, batch: Members, held: Held, engine: str, on: dict[str, Any]) -> Carried:
-    n, dtype = batch.n, batch.dtype
-    if isinstance(program, Procedure):
-        blank = Carried(np.zeros(n, np.int32), batch.states)
-        if program.optimizer is None:
-            return blank
-        init = jax.jit(jax.vmap(lambda state, held: program.init(state, held).memory))
-        return blank._replace(memory=blockwise(init, batch.states, held))
-    time = np.zeros(n, dtype)
-    if not program.needs_init:
-        return Carried(time, batch.states, taken=np.zeros(n, np.int32))
-    # The rate is kept, or nothing is; a field's rate has its state's shape.
-    rate = jax.tree.map(np.zeros_like, batch.states) if program.keeps_rate else ()
-    carried = Carried(time, batch.states, np.zeros(n, dtype), rate)
-    return engines.run(engine, _Init(program), None, carried, held, 1, **on).states
-
-
-def _completed(program: Method, finished: Any, held: Held, limit: int) -> np.ndarray:
-    """The trials that reached the end of their time, or all the steps that were asked for."""
-    if isinstance(program, Procedure):
-        return (finished.status != Status.DIVERGED) & (finished.steps >= limit)
-    return (finished.status != Status.DIVERGED) & (np.asarray(finished.states.t) >= held.span)
-
-
-def _saved(save: Save, times: np.ndarray, states: Any, data: Any) -> Any:
-    """What `save` returns at each trial's end, [trials, 1, …]."""
-    if save is itself:
-        return jax.tree.map(lambda leaf: leaf[:, None], states)
-    of_end = jax.jit(jax.vmap(save))
-    return jax.tree.map(lambda leaf: leaf[:, None], blockwise(of_end, times[:, 0], states, data))
-
-
-def _repeated(finished: Any, last: Any, at_start: np.ndarray, batch: Members, program: Method, held: Held) -> Any:
-    """The saved rows; the start where a time is the start, and the end from where a trial ended on."""
-    missing = (np.arange(at_start.size) >= finished.n_saved[:, None]) & ~at_start
-    begin = np.zeros(batch.n) if isinstance(program, Procedure) else held.t0
-    first = _saved(program.save, begin[:, None], batch.states, held.data)
-    at_start = np.broadcast_to(at_start, missing.shape)
-
-    def leaf(values: Any, begun: Any, ended: Any):
-        if at_start.any():
-            np.copyto(values, begun, where=at_start.reshape(*at_start.shape, *(1,) * (values.ndim - 2)))
-        if missing.any():
-            np.copyto(values, ended, where=missing.reshape(*missing.shape, *(1,) * (values.ndim - 2)))
-        return values
-
-    return jax.tree.map(leaf, finished.saved, first, last)
 
 
 __all__ = ["SOLVERS", "descend_ensemble", "flow_ensemble"]

@@ -45,6 +45,7 @@ class Members:
     data: Any
     n: int
     dtype: np.dtype
+    axes: Any  # of system, states and data: 0 for a leaf with an axis of trials, −1 for what all share
 
     @classmethod
     def of(cls, system: Any, states: Any, data: Any, in_axes: Axes) -> "Members":
@@ -68,7 +69,23 @@ class Members:
         one = jax.tree.map(lambda leaf: leaf[0], (spread[1], spread[2]))
         whole = parts.whole(jax.tree.map(lambda leaf: leaf[0], spread[0]))
         check_with(whole, *one)
-        return cls(parts, spread[0], spread[1], spread[2], n, dtype)
+        return cls(parts, spread[0], spread[1], spread[2], n, dtype, axes)
+
+    def others(self, states: Any, data: Any) -> "Members":
+        """The same with other states and data (None: these), alike but for the number of trials."""
+        tree, leaves = jax.tree.structure(self.states), jax.tree.leaves(self.states)
+        if states is not None:
+            leaves = _alike("states", states, tree, leaves, [0] * len(leaves))
+        n = leaves[0].shape[0]
+        kept, axes = jax.tree.leaves(self.data), jax.tree.leaves(self.axes[2])
+        of_data = jax.tree.structure(self.data)
+        given = kept if data is None else _alike("data", data, of_data, kept, axes)
+        spread = [part if len(part) == n else resized("data", part, n) for part in given]
+        if any(len(leaf) != n for leaf in leaves) or not n:
+            raise ValueError(f"states: expected one number of trials, got {sorted({len(leaf) for leaf in leaves})}")
+        numbers = self.system if n == self.n else resized("system", self.system, n)
+        states, data = jax.tree.unflatten(tree, leaves), jax.tree.unflatten(of_data, spread)
+        return Members(self.parts, numbers, states, data, n, self.dtype, self.axes)
 
     def numbers(self, name: str, value: Any, above: float | None = None) -> np.ndarray:
         """One number, or one a trial, as [trials] in the batch's dtype; ValueError for anything else."""
@@ -87,6 +104,38 @@ class Members:
         """What every trial keeps."""
         rest = {} if tolerance is None else {"tolerance": np.full(self.n, tolerance, self.dtype)}
         return Held(self.system, self.data, span, **numbers, **rest)
+
+
+def _alike(name: str, new: Any, structure: Any, old: list[Any], axes: list[int]) -> list[np.ndarray]:
+    """The leaves of a tree like the one of `old`, [trials, …] those with an axis of them; ValueError if it is not."""
+    leaves, found = jax.tree.flatten(new)
+    if found != structure:
+        raise ValueError(f"{name}: expected what was prepared, {structure}, got {found}")
+    out = []
+    for leaf, like, axis in zip(leaves, old, axes, strict=True):
+        array = np.asarray(leaf)
+        alike = array.dtype == like.dtype or (array.dtype.kind in "fiu" and like.dtype.kind == "f")
+        if array.shape[axis + 1 :] != like.shape[1:] or not alike:
+            raise ValueError(
+                f"{name}: expected {like.dtype}{list(like.shape[1:])} of each trial as prepared, "
+                f"got {array.dtype}{list(array.shape)}"
+            )
+        array = array.astype(like.dtype, copy=False)
+        out.append(array if axis == 0 else np.broadcast_to(array, (1, *array.shape)))
+    return out
+
+
+def resized(name: str, tree: Any, n: int) -> Any:
+    """What all trials share, for so many; ValueError where it is each one's own."""
+
+    def leaf(value: Any) -> np.ndarray:
+        if len(value) == n:
+            return value
+        if (value != value[:1]).any():
+            raise ValueError(f"{name}: there is one for each of {len(value)} trials, and now they are {n}")
+        return np.broadcast_to(value[:1], (n, *value.shape[1:]))
+
+    return jax.tree.map(leaf, tree)
 
 
 def _leaf_axes(name: str, axes: Any, tree: Any) -> Any:

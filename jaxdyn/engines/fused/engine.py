@@ -9,13 +9,13 @@ import functools
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from ...checks import one_of, whole_number
+from ...status import Status
 from .. import xla
 from ..base import (
     Device,
@@ -28,16 +28,13 @@ from ..base import (
     in_jax_dtype,
     on_host,
     one_trial,
-    save_times,
 )
 from .expressions import TooLarge, Unsupported
+from .job import Job
 from .kernel import PROMPT, Kernel, build
-from .layout import Layout, address, readable
-from .module import JOB
+from .layout import Layout
 from .program import Program
 from .scalarise import trace
-
-_POLL = 0.05  # seconds between two looks at the counter of finished trials
 
 
 def run(
@@ -80,11 +77,46 @@ def run(
         return _elementwise(step, done, states, params, max_steps, devices, progress, recording)
     if lanes is not None and (whole_number("lanes", lanes) & (lanes - 1) or lanes > 64):
         raise ValueError(f"lanes: expected a power of two up to 64, got {lanes}")
-    program, compiled = compiled_program(step, done, record, one_trial(states), one_trial(params), lanes)
-    job = _Job(program, states, params, max_steps, n_trials, order, times)
-    threads = threads or os.cpu_count() or 1
-    job.run(compiled, max(1, min(threads, -(-n_trials // compiled.lanes))), progress)
-    return job.finished(states, record is not None, program)
+    ready = Ready(*compiled_program(step, done, record, one_trial(states), one_trial(params), lanes))
+    return ready.run(states, params, n_trials, max_steps, order, times, threads, progress)
+
+
+class Ready(NamedTuple):
+    """A compiled program, for batches of its shapes."""
+
+    program: Program
+    compiled: Any
+
+    def run(
+        self,
+        states: Any,
+        params: Any,
+        n_trials: int,
+        max_steps: int,
+        order: Any = None,
+        times: Any = None,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> Finished:
+        """Like the module's `run`; `states` is overwritten by the trials' ends."""
+        most = -(-n_trials // self.compiled.lanes)
+        few = _HERE // (
+            most * (self.compiled.lines or _HERE + 1)
+        )  # steps that take no time, in which most small batches end
+        if progress is None and threads is None and few >= min(max_steps, _TRIED):
+            there = jax.tree.map(np.array, states) if few < max_steps else states
+            job = Job(self.program, there, params, min(few, max_steps), n_trials, order, times)
+            job.run_here(self.compiled)
+            if few >= max_steps or (job.status != Status.OUT_OF_STEPS).all():
+                return job.finished(there, self.program)
+        job = Job(self.program, states, params, max_steps, n_trials, order, times)
+        job.run(self.compiled, max(1, min(threads or _CORES, most)), progress)
+        return job.finished(states, self.program)
+
+
+_CORES = os.cpu_count() or 1
+_HERE = 5_000_000  # lines of code, about five milliseconds: shorter than it takes to notice that it cannot be stopped
+_TRIED = 64  # steps that are worth trying
 
 
 def _elementwise(
@@ -135,10 +167,11 @@ class _Example:
     def __init__(self, tree: Any):
         self.tree = tree
         leaves, structure = jax.tree.flatten(tree)
-        self.key = (structure, tuple((leaf.shape, str(leaf.dtype)) for leaf in leaves))
+        self.key = (structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves))
+        self.hash = hash(self.key)
 
     def __hash__(self) -> int:
-        return hash(self.key)
+        return self.hash
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Example) and self.key == other.key
@@ -225,65 +258,3 @@ def _check_new_state(state: Any, new: Any) -> None:
     ]
     if described[0] != described[1]:
         raise ValueError(f"step: expected a state like its argument's, {described[0]}, got {described[1]}")
-
-
-@functools.cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """Threads are kept between runs: starting them takes as long as a small batch."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="jaxdyn-fused")
-
-
-class _Job:
-    """A batch in the kernel's memory layout, and the threads that work on it."""
-
-    def __init__(self, program: Program, states: Any, params: Any, max_steps: int, n: int, order: Any, times: Any):
-        self.n = n
-        self.states, self.params = jax.tree.leaves(states), [readable(leaf) for leaf in jax.tree.leaves(params)]
-        self.steps, self.status = np.zeros(n, np.int64), np.full(n, -1, np.int8)
-        self.order = np.ascontiguousarray(np.arange(n) if order is None else order, np.int64)
-        if self.order.shape != (n,) or (np.bincount(self.order, minlength=n) != 1).any():
-            raise ValueError(f"order: expected a permutation of {n} trials")
-        self.times = save_times(() if times is None else times)
-        n_times = self.times.size - 1
-        self.saved = [np.zeros((n, n_times, *leaf.shape), leaf.dtype) for leaf in program.saved.leaves]
-        self.n_saved = np.zeros(n, np.int64)
-        self.next, self.count, self.stop = (np.zeros(1, np.int64) for _ in range(3))
-        values = {
-            "steps": self.steps, "status": self.status,
-            "order": self.order, "next": self.next, "total": n, "max_steps": max_steps, "stop": self.stop,
-            "finished": self.count, "times": self.times, "n_times": n_times, "n_saved": self.n_saved,
-        }  # fmt: skip
-        fixed = [value if isinstance(value, int) else value.ctypes.data for value in (values[name] for name in JOB)]
-        leaves = [number for leaf in (*self.states, *self.params) for number in address(leaf)]
-        rows = [number for leaf in self.saved for number in (leaf.ctypes.data, leaf[:1, :1].nbytes)]
-        self.arguments = np.array(fixed + leaves + rows, np.int64)
-
-    def run(self, compiled: Any, threads: int, progress: Progress | None) -> None:
-        def work() -> None:
-            memory = np.zeros(compiled.work_bytes + 64, np.uint8)
-            compiled.run(self.arguments.ctypes.data, -(-memory.ctypes.data // 64) * 64)
-
-        jobs = [_pool(threads).submit(work) for _ in range(threads)]
-        told = 0
-        try:
-            while wait(jobs, None if progress is None else _POLL).not_done:
-                told = self._tell(progress, told)
-            self._tell(progress, told)
-            for job in jobs:
-                job.result()
-        finally:  # an interrupt, or a progress function that failed
-            self.stop[0] = 1
-            wait(jobs)
-
-    def _tell(self, progress: Progress | None, told: int) -> int:
-        """Report what was finished since `told`; returns the count now."""
-        count = int(self.count[0])
-        if progress is not None and count > told:
-            progress(count - told)
-        return count
-
-    def finished(self, states: Any, recorded: bool, program: Program) -> Finished:
-        end = jax.tree.unflatten(jax.tree.structure(states), self.states)
-        values = jax.tree.unflatten(jax.tree.structure(program.value), self.saved) if recorded else None
-        saved = (values, self.n_saved.astype(np.int32)) if recorded else ()
-        return Finished(end, self.steps.astype(np.int32), self.status, *saved)

@@ -20,11 +20,15 @@ _BLOCK = 16  # steps of a fixed-length run between two looks for numbers that ar
 
 
 class Kernel(NamedTuple):
-    """The text of a module with `run(job, work)`, the lanes it runs, and the bytes of memory a thread needs."""
+    """The text of a module with `run(job, work)`, the lanes it runs, and the bytes of memory a thread needs.
+
+    `straight`: a step has no loops, so that it takes as long as its text.
+    """
 
     text: str
     lanes: int
     work_bytes: int
+    straight: bool
 
     @property
     def lines(self) -> int:
@@ -125,7 +129,7 @@ class _Text:
         code.put(f"br i1 {leaves}, label %leave, label %inner")
         self._leave_small(code, masks, current, new)
         self._end_run(code, "[ %n1, %leave ]" + (", [ %m2, %whole ]" if not parts.judged else ""))
-        return self._module()
+        return self._module(straight=True)
 
     def _leave_small(self, code: Code, masks: dict[str, str], current: list[str], new: list[str]) -> None:
         """Masks and states into memory: the new state, or the old one where the new is not finite."""
@@ -211,7 +215,7 @@ class _Text:
         code.put("br label %leaving")
         label = code.label_now()
         self._end_run(code, f"[ %n1, %{label} ]")
-        return self._module()
+        return self._module(straight=False)
 
     def _copy_state(self, code: Code, yes: str, no: str, mask: str, to: str, stem: str) -> None:
         """to = where(mask, yes, no), leaf by leaf; `to` may be either of them."""
@@ -337,7 +341,7 @@ class _Text:
                 mask = here if mask is None else code.let(f"and <{self.module.lanes} x i1> {mask}, {here}")
         return mask or "splat (i1 true)"
 
-    def _module(self) -> Kernel:
+    def _module(self, straight: bool) -> Kernel:
         self.module.take_function()
         self.module.retire_function()
         if self.module.program.record:
@@ -350,6 +354,6 @@ class _Text:
             'attributes #1 = { nounwind noinline }',
             'attributes #2 = { nounwind noinline }',
         ]  # fmt: skip
-        return Kernel(
-            "\n\n".join(declared(text)), self.module.lanes, self.module.work_end + self.module.temporaries + 64
-        )
+        work_bytes = self.module.work_end + self.module.temporaries + 64
+        whole = "\n\n".join(declared(text))
+        return Kernel(whole, self.module.lanes, work_bytes, straight and "\nwhile" not in whole)

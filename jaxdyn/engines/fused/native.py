@@ -44,6 +44,7 @@ class Compiled(NamedTuple):
     run: Any
     lanes: int
     work_bytes: int
+    lines: int | None  # that a step takes, where it has no loops
     engine: Any
 
 
@@ -65,7 +66,7 @@ def compile_kernel(kernel: Kernel, *, cache: Path | None = None) -> Compiled:
     engine.set_object_cache(lambda _, code: _write(path, code), lambda _: stored)
     engine.finalize_object()
     function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(engine.get_function_address("run"))
-    return Compiled(function, kernel.lanes, kernel.work_bytes, engine)
+    return Compiled(function, kernel.lanes, kernel.work_bytes, kernel.lines if kernel.straight else None, engine)
 
 
 def _target_machine() -> Any:

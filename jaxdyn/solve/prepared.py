@@ -1,0 +1,109 @@
+"""An ensemble that is run again and again: what can be settled once is settled once."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from .. import engines
+from ..checks import checked_arguments
+from ..engines.base import one_trial
+from ..engines.fused.engine import Ready, compiled_program
+from .ensemble import descend_ensemble, flow_ensemble
+from .members import resized
+from .running import Part, Run, overheard, started
+from .solution import Solution
+
+
+@checked_arguments
+def prepare(ensemble: Callable[..., Solution], system: Any, states: Any, data: Any, **options: Any) -> "Prepared":
+    """`flow_ensemble` or `descend_ensemble` with these arguments, compiled, for other starts and data.
+
+    A call of an ensemble looks at everything anew, which takes a few milliseconds: what the functions mean now, whether
+    shapes fit, which engine. A prepared one has looked, and runs a small batch in a tenth of a millisecond.
+
+    Args:
+        ensemble: `flow_ensemble` or `descend_ensemble`.
+        system, states, data: as it takes them; shapes and dtypes of the calls to come are theirs.
+        options: its keyword arguments, but for `progress` and `save`.
+
+    Returns:
+        A function of (states, data), both by default those given here, that returns a `Solution`. Functions of yours
+        (a field, `until`) keep the meaning that they have now, whatever they refer to changes later.
+
+    Raises:
+        ValueError: what `ensemble` raises, and later for states or data that are not like those prepared.
+
+    Example:
+        >>> import numpy as np
+        >>> decay = lambda t, y, rate: -rate * y
+        >>> again = prepare(flow_ensemble, decay, np.ones(3), 0.5, t1=2.0)
+        >>> again(np.array([1.0, 2.0, 3.0, 4.0])).final.round(4).tolist()
+        [0.3679, 0.7358, 1.1036, 1.4715]
+    """
+    if ensemble not in (flow_ensemble, descend_ensemble):
+        raise ValueError(f"ensemble: expected flow_ensemble or descend_ensemble, got {ensemble!r}")
+    for name in ("progress", "save"):
+        if options.get(name) is not None:
+            raise ValueError(f"{name}: not for a prepared ensemble")
+    with overheard() as runs:
+        ensemble(system, states, data, **options)
+    prepared = Prepared(runs[0])
+    prepared()
+    return prepared
+
+
+class Prepared:
+    """What `prepare` returns: call it with states and data like those prepared."""
+
+    def __init__(self, run: Run):
+        held = jax.tree.map(np.asarray, run.held)
+        batch = dataclasses.replace(run.batch, system=held.system, data=held.data)
+        self._run = run = run._replace(batch=batch, held=held)
+        self._recording = run.recording
+        self._x64 = run.batch.dtype == np.float64 or bool(jax.config.read("jax_enable_x64"))
+        self._ready: dict[type, Ready | str] = {}  # by the kind of step: a kernel, or the engine's name
+
+    def __call__(self, states: Any = None, data: Any = None) -> Solution:
+        """The ensemble of these states [trials, …] and data; the number of trials may be another."""
+        run = self._run if states is None and data is None else self._with(states, data)
+        with jax.enable_x64(self._x64):
+            begun = started(run, self._on_engine)
+            step = Part(run.program, "step")
+            return run.solution(self._on_engine(step, run.done, begun, run.held, run.limit, **self._recording))
+
+    def _with(self, states: Any, data: Any) -> Run:
+        run, batch = self._run, self._run.batch.others(states, data)
+        held = run.held._replace(system=(), data=())
+        if batch.n != run.batch.n:
+            if run.options.order is not None:
+                raise ValueError(f"longest_first: there is one for each of {run.batch.n} trials, got {batch.n}")
+            held = resized("t1, lr, dt, rtol, atol", held, batch.n)
+        return run._replace(batch=batch, held=held._replace(system=batch.system, data=batch.data))
+
+    def _on_engine(self, step: Any, done: Any, states: Any, params: Any, limit: int, **recording: Any) -> Any:
+        options = self._run.options
+        ready = self._ready.get(type(step))
+        if ready is None:
+            ready = self._ready[type(step)] = self._made(step, done, states, params, recording.get("record"))
+        if isinstance(ready, Ready):
+            n = len(jax.tree.leaves(states)[0])
+            states = jax.tree.map(np.array, states)  # the trials' ends take their place
+            return ready.run(states, params, n, limit, options.order, recording.get("times"))
+        on = {"devices": options.devices, "order": options.order}
+        return engines.run(ready, step, done, states, params, limit, **on, **recording)
+
+    def _made(self, step: Any, done: Any, states: Any, params: Any, record: Any) -> Ready | str:
+        options = self._run.options
+        engine = options.engine
+        if engine == "auto":
+            engine = engines.choose(step, done, states, params, devices=options.devices, record=record)
+        device = (options.devices or jax.local_devices()[:1])[0]
+        if engine != "fused" or device.platform != "cpu":
+            return engine
+        return Ready(*compiled_program(step, done, record, one_trial(states), one_trial(params), None))
+
+
+__all__ = ["Prepared", "prepare"]

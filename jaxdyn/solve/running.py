@@ -1,0 +1,190 @@
+"""A run of an ensemble: what its engine is given, and the `Solution` made of what comes back."""
+
+import contextlib
+import contextvars
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from .. import engines
+from ..checks import one_of
+from ..engines.blocks import blockwise
+from ..names import ENGINES
+from ..progress import shown
+from ..status import Status
+from .members import Members
+from .methods.base import Carried, Held, Method, Save, itself
+from .methods.procedure import Procedure
+from .solution import Solution
+
+
+class Clock(NamedTuple):
+    """A user's times, in float64; what runs counts from t0, in the precision of the run. t1 is [] or [trials]."""
+
+    t0: float
+    t1: np.ndarray
+
+    @property
+    def span(self) -> np.ndarray:
+        return np.asarray(self.t1 - self.t0)
+
+    def reached(self, passed: np.ndarray, span: np.ndarray) -> np.ndarray:
+        """The time when so much of the span has passed; at its end t1 itself."""
+        return np.where(passed >= span, self.t1, self.t0 + passed.astype(np.float64)).astype(passed.dtype)
+
+
+class Options(NamedTuple):
+    engine: str
+    devices: Any
+    progress: Any
+    order: Any
+
+
+@dataclass(frozen=True)
+class Part:
+    """A function of a program that is equal for equal programs: compilations are shared."""
+
+    program: Method
+    name: str
+
+    def __call__(self, *arguments: Any) -> Any:
+        return getattr(self.program, self.name)(*arguments)
+
+
+@dataclass(frozen=True)
+class Init:
+    """`init` as a step of an engine, so that bits do not depend on the batch."""
+
+    program: Method
+
+    def __call__(self, carried: Carried, held: Held) -> Carried:
+        return self.program.init(carried.state, held)
+
+
+class Run(NamedTuple):
+    """A program, the trials with what each is held to, and until when; procedures count steps and have no clock."""
+
+    program: Method
+    batch: Members
+    held: Held
+    clock: Clock | None
+    times: Any
+    limit: int
+    options: Options
+
+    @property
+    def done(self) -> Any:
+        return Part(self.program, "terminate") if self.program.judged else None
+
+    @property
+    def recording(self) -> dict[str, Any]:
+        """What is kept on the way, for the engine."""
+        if self.times is None:
+            return {}
+        begin = 0 if self.clock is None else self.clock.t0
+        return {"record": Part(self.program, "record"), "times": self.times - begin}
+
+    def solve(self) -> Solution:
+        heard, options = _HEARD.get(), self.options
+        if heard is not None:
+            heard.append(self)
+        one_of("engine", options.engine, ENGINES)
+        on = {"devices": options.devices, "order": options.order}
+        with shown(options.progress, self.batch.n) as report:
+            begun = started(self, lambda *each: engines.run(options.engine, *each, **on))
+            step = Part(self.program, "step")
+            finished = engines.run(
+                options.engine, step, self.done, begun, self.held, self.limit, **on, progress=report, **self.recording
+            )
+        return self.solution(finished)
+
+    def solution(self, finished: Any) -> Solution:
+        """What the engine has given, in the user's terms."""
+        program, batch, held, clock = self.program, self.batch, self.held, self.clock
+        end = finished.states
+        passed = np.asarray(end.t)
+        reached = passed if clock is None else clock.reached(passed, held.span)
+        completed = _completed(program, finished, held, self.limit)
+        status = np.where(completed, Status.COMPLETED, finished.status).astype(np.int8)
+        if self.times is None:
+            asked = (
+                np.full(batch.n, self.limit)
+                if clock is None
+                else np.broadcast_to(clock.t1.astype(batch.dtype), (batch.n,))
+            )
+            at = asked[:1] if (asked == asked[0]).all() else asked[:, None]
+            states = _saved(program.save, reached[:, None], end.state, held.data)
+        else:
+            at = self.times.astype(np.int64 if clock is None else batch.dtype)
+            last = _saved(program.save, reached[:, None], end.state, held.data)
+            begin = 0 if clock is None else clock.t0
+            states = _repeated(finished, last, self.times <= begin, batch, program, held)
+        return Solution(at, states, end.state, status, finished.steps, reached)
+
+
+_HEARD: contextvars.ContextVar[list[Run] | None] = contextvars.ContextVar("heard", default=None)
+
+
+@contextlib.contextmanager
+def overheard() -> Generator[list[Run]]:
+    """The runs that ensembles solve meanwhile."""
+    runs: list[Run] = []
+    token = _HEARD.set(runs)
+    try:
+        yield runs
+    finally:
+        _HEARD.reset(token)
+
+
+def started(run: Run, on_engine: Callable[..., Any]) -> Carried:
+    """What the trials carry into the first step; `on_engine(step, done, states, params, limit)` computes it."""
+    program, batch, held = run.program, run.batch, run.held
+    n, dtype = batch.n, batch.dtype
+    if isinstance(program, Procedure):
+        blank = Carried(np.zeros(n, np.int32), batch.states)
+        if program.optimizer is None:
+            return blank
+        init = jax.jit(jax.vmap(lambda state, held: program.init(state, held).memory))
+        return blank._replace(memory=blockwise(init, batch.states, held))
+    time = np.zeros(n, dtype)
+    if not program.needs_init:
+        return Carried(time, batch.states, taken=np.zeros(n, np.int32))
+    # The rate is kept, or nothing is; a field's rate has its state's shape.
+    rate = jax.tree.map(np.zeros_like, batch.states) if program.keeps_rate else ()
+    carried = Carried(time, batch.states, np.zeros(n, dtype), rate)
+    return on_engine(Init(program), None, carried, held, 1).states
+
+
+def _completed(program: Method, finished: Any, held: Held, limit: int) -> np.ndarray:
+    """The trials that reached the end of their time, or all the steps that were asked for."""
+    if isinstance(program, Procedure):
+        return (finished.status != Status.DIVERGED) & (finished.steps >= limit)
+    return (finished.status != Status.DIVERGED) & (np.asarray(finished.states.t) >= held.span)
+
+
+def _saved(save: Save, times: np.ndarray, states: Any, data: Any) -> Any:
+    """What `save` returns at each trial's end, [trials, 1, …]."""
+    if save is itself:
+        return jax.tree.map(lambda leaf: leaf[:, None], states)
+    of_end = jax.jit(jax.vmap(save))
+    return jax.tree.map(lambda leaf: leaf[:, None], blockwise(of_end, times[:, 0], states, data))
+
+
+def _repeated(finished: Any, last: Any, at_start: np.ndarray, batch: Members, program: Method, held: Held) -> Any:
+    """The saved rows; the start where a time is the start, and the end from where a trial ended on."""
+    missing = (np.arange(at_start.size) >= finished.n_saved[:, None]) & ~at_start
+    begin = np.zeros(batch.n) if isinstance(program, Procedure) else held.t0
+    first = _saved(program.save, begin[:, None], batch.states, held.data)
+    at_start = np.broadcast_to(at_start, missing.shape)
+
+    def leaf(values: Any, begun: Any, ended: Any):
+        if at_start.any():
+            np.copyto(values, begun, where=at_start.reshape(*at_start.shape, *(1,) * (values.ndim - 2)))
+        if missing.any():
+            np.copyto(values, ended, where=missing.reshape(*missing.shape, *(1,) * (values.ndim - 2)))
+        return values
+
+    return jax.tree.map(leaf, finished.saved, first, last)
