@@ -347,7 +347,7 @@ class _Text:
         if self.module.program.record:
             self.module.save_functions()
         tables = [f"{name} = {text}" for text, name in self.module.tables.items()]
-        helpers = mathematics.definitions(self.module.helpers, self.module.lanes)
+        helpers = mathematics.definitions(self.module.helpers, self.module.lanes, "\n".join(self.module.functions))
         text = [*tables, *helpers, *self.module.functions]
         text += [
             'attributes #0 = { nounwind }',

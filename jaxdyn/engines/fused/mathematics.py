@@ -21,14 +21,18 @@ OWN: dict[str, Callable[..., Value]] = {
 FUNCTIONS = {*OWN, *LIBRARY}
 _BOUNDED = {"sin": "sin", "cos": "cos", "tan": "tan"}  # the library's beyond `trigonometry.BOUND`
 _TWO = {"pow", "atan2"}
+_WRITTEN = 12  # uses of a function that are written out in their place: each is some fifty instructions
 
 
 def symbol(function: str, dtype: str, lanes: int) -> str:
     return f"jaxdyn.{function}.f{dtype[5:]}.{lanes}"
 
 
-def definitions(helpers: Iterable[tuple[str, str]], lanes: int) -> list[str]:
-    """The text of the functions a module uses, and of what they use."""
+def definitions(helpers: Iterable[tuple[str, str]], lanes: int, module: str) -> list[str]:
+    """The text of the functions a module's text uses, and of what they use; those used often are called there."""
+    calls: dict[str, int] = {}
+    for function, dtype in helpers:
+        calls[function] = calls.get(function, 0) + module.count(f"@{symbol(function, dtype, lanes)}(")
     wanted = {(function, "float64") for function, _ in helpers}
     text = [_by_double(function, lanes) for function, dtype in sorted(helpers) if dtype == "float32"]
     called = {}
@@ -37,7 +41,7 @@ def definitions(helpers: Iterable[tuple[str, str]], lanes: int) -> list[str]:
             text.append(_library(symbol(function, "float64", lanes), LIBRARY[function], lanes))
             called[LIBRARY[function]] = None
         else:
-            text.append(_own(function, lanes))
+            text.append(_own(function, lanes, "#0" if calls[function] <= _WRITTEN else "#1"))
         if function in _BOUNDED:
             text.append(_library(_far(function, lanes), _BOUNDED[function], lanes))
             called[_BOUNDED[function]] = None
@@ -48,11 +52,11 @@ def _far(function: str, lanes: int) -> str:
     return f"jaxdyn.far.{function}.{lanes}"
 
 
-def _own(function: str, lanes: int) -> str:
+def _own(function: str, lanes: int, attributes: str) -> str:
     kind = f"<{lanes} x double>"
     names = ("%x", "%y") if function in _TWO else ("%x",)
     listed = ", ".join(f"{kind} {name}" for name in names)
-    code = Vectors(f"define internal {kind} @{symbol(function, 'float64', lanes)}({listed}) #0 {{", lanes)
+    code = Vectors(f"define internal {kind} @{symbol(function, 'float64', lanes)}({listed}) {attributes} {{", lanes)
     result = OWN[function](code, *(Value(code, name, "real") for name in names))
     if function not in _BOUNDED:
         return code.end(result)

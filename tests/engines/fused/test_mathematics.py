@@ -134,3 +134,13 @@ def test_bits_do_not_depend_on_the_lanes():
     ends = [run(step, None, (x, np.zeros(100)), np.zeros(100), 1, lanes=lanes).states[1] for lanes in (1, 2, 8, 16)]
     for end in ends[1:]:
         np.testing.assert_array_equal(end, ends[0])
+
+
+def test_what_is_used_often_is_not_written_out_each_time():
+    """300 sines would be 20,000 instructions, and seconds of compiling."""
+    from jaxdyn.engines.fused.mathematics import definitions, symbol
+
+    call = f"@{symbol('sin', 'float64', 8)}(<8 x double> %x)"
+    few, many = (definitions([("sin", "float64")], 8, call * count)[0].splitlines()[0] for count in (3, 300))
+    assert few.endswith("#0 {")
+    assert many.endswith("#1 {")
