@@ -15,7 +15,9 @@ from pathlib import Path
 
 from measuring import measure, rate_table, table
 
-WORKLOADS = ("sg_map", "trials", "sg_flow", "modes", "lorenz", "large_flow", "equilibria")
+WORKLOADS = (
+    "sg_map", "trials", "sg_flow", "modes", "lorenz", "stragglers", "functions", "large_flow", "equilibria",
+)  # fmt: skip
 PACKAGES = ("jaxdyn", "jax", "diffrax", "numpy", "scipy", "llvmlite", "numba", "torch", "torchdiffeq", "heyoka",
             "gradsolve", "warp-lang")  # fmt: skip
 
