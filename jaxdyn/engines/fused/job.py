@@ -67,27 +67,33 @@ class _Hand:
 _IDLE: list[_Hand] = []
 
 
+_NO_TIMES = save_times(())
+
+
 class Job:
     """A batch in the kernel's memory layout, and the threads that work on it."""
 
     def __init__(self, program: Program, states: Any, params: Any, max_steps: int, n: int, order: Any, times: Any):
         self.n = n
         self.states, self.params = jax.tree.leaves(states), [readable(leaf) for leaf in jax.tree.leaves(params)]
-        self.steps, self.status = np.zeros(n, np.int64), np.full(n, -1, np.int8)
+        # In one piece: finding an array's address takes as long as a few steps of a small batch.
+        numbers = np.zeros(2 * n + 3, np.int64)
+        self.steps, self.n_saved = numbers[:n], numbers[n : 2 * n]
+        self.next, self.count, self.stop = (numbers[k : k + 1] for k in range(2 * n, 2 * n + 3))
+        first = numbers.ctypes.data
+        at = {"steps": 0, "n_saved": n, "next": 2 * n, "finished": 2 * n + 1, "stop": 2 * n + 2}
+        self.status = np.full(n, -1, np.int8)
         self.order = np.arange(n) if order is None else np.ascontiguousarray(order, np.int64)
         if order is not None and (self.order.shape != (n,) or (np.bincount(self.order, minlength=n) != 1).any()):
             raise ValueError(f"order: expected a permutation of {n} trials")
-        self.times = save_times(() if times is None else times)
+        self.times = _NO_TIMES if times is None else save_times(times)
         n_times = self.times.size - 1
         self.saved = [np.zeros((n, n_times, *leaf.shape), leaf.dtype) for leaf in program.saved.leaves]
-        self.n_saved = np.zeros(n, np.int64)
-        self.next, self.count, self.stop = (np.zeros(1, np.int64) for _ in range(3))
-        values = {
-            "steps": self.steps, "status": self.status,
-            "order": self.order, "next": self.next, "total": n, "max_steps": max_steps, "stop": self.stop,
-            "finished": self.count, "times": self.times, "n_times": n_times, "n_saved": self.n_saved,
-        }  # fmt: skip
-        fixed = [value if isinstance(value, int) else value.ctypes.data for value in (values[name] for name in JOB)]
+        values: dict[str, int] = {name: first + 8 * place for name, place in at.items()}
+        values |= {name: array.ctypes.data for name, array in
+                   (("status", self.status), ("order", self.order), ("times", self.times))}  # fmt: skip
+        values |= {"total": n, "max_steps": max_steps, "n_times": n_times}
+        fixed = [values[name] for name in JOB]
         leaves = [number for leaf in (*self.states, *self.params) for number in address(leaf)]
         rows = [number for leaf in self.saved for number in (leaf.ctypes.data, leaf[:1, :1].nbytes)]
         self.arguments = np.array(fixed + leaves + rows, np.int64)

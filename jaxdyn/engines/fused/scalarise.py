@@ -128,7 +128,8 @@ def _linear_solve(graph: Any, equation: Any, *arguments: Any) -> list[Places]:
     return [solution.reshape(right.shape)]
 
 
-_WRITTEN = 4000  # nodes of a loop that are written out; beyond, what can be is a loop in the code
+# Nodes and passes of a loop that are written out; beyond, what can be is a loop in the code.
+_WRITTEN, _PASSES = 4000, 1000
 
 
 @rule("scan")
@@ -140,7 +141,7 @@ def _scan(graph: Any, equation: Any, *arguments: Any):
     repeats = not slices and len(equation.outvars) == n_carry
     outputs: list[list[Places]] = []
     for k in range(length)[:: -1 if params["reverse"] else 1]:
-        if repeats and len(graph.nodes) - before > _WRITTEN:
+        if repeats and (length > _PASSES or len(graph.nodes) - before > _WRITTEN):
             return _counted(graph, params["jaxpr"], constants, start, length)
         out = scalarise(params["jaxpr"], graph, [*constants, *carry, *(np.asarray(each[k]) for each in slices)])
         carry = out[:n_carry]
@@ -172,7 +173,9 @@ def _while(graph: Any, equation: Any, *arguments: Any):
     n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
     constants, start = list(arguments[: n_cond + n_body]), list(arguments[n_cond + n_body :])
     carry, before = start, len(graph.nodes)
-    while len(graph.nodes) - before <= _WRITTEN:
+    for _ in range(_PASSES):
+        if len(graph.nodes) - before > _WRITTEN:
+            break
         (go_on,) = scalarise(params["cond_jaxpr"], graph, [*constants[:n_cond], *carry])
         if not graph.is_constant(go_on.item()):
             break

@@ -237,3 +237,13 @@ def test_what_cannot_be_compiled_is_named_and_left_to_xla(name):
 def test_no_state_is_complex_or_a_key():
     with pytest.raises(Unsupported, match="a state of complex128"):
         run("fused", lambda y, _: y * 1j, None, np.ones(3, complex), np.zeros(3), 1)
+
+
+def test_loops_that_do_nothing_are_not_walked_through():
+    """Their passes add nothing to the code; a hundred million of them are not for the compiler to count."""
+    still = lambda x: jax.lax.scan(lambda c, _: (c, None), x, length=100_000_000)[0]  # noqa: E731
+    long = lambda x: jax.lax.fori_loop(0, 3_000_000, lambda _, c: c, x)  # noqa: E731
+    for function in (still, long):
+        state = (np.ones(2), np.zeros(2))
+        assert supports(lambda s, _, f=function: (s[0], f(s[0])), None, state, np.zeros(2))
+    np.testing.assert_array_equal(compiled(long, np.array([1.0, 2.0])), [1.0, 2.0])
