@@ -264,3 +264,13 @@ def test_what_trials_share_takes_no_lanes():
     assert xla._traits((shared, late, None), states, np.zeros(4)).largest == 90_000
     assert [stage.width for stage in xla._stages("cpu", 300)] == [512, 128, 32]
     assert [stage.width for stage in xla._stages("cpu", 90_000)] == [11, 11, 11]
+
+
+def test_large_constants_are_xlas_at_once(monkeypatch):
+    """Written as text they would take seconds, before anything is decided."""
+    table = np.linspace(0, 1, 200_000)
+    step = lambda s, p: 0.9 * s + jnp.sum(jnp.asarray(table) * s)  # noqa: E731
+    monkeypatch.setattr(fused, "build", lambda *_: pytest.fail("nothing is to be written"))
+    assert choose(step, None, np.ones(3), np.zeros(3)) == "xla"
+    with pytest.raises(Unsupported, match=r"constants of 200,000 numbers \(more than 65,536\)"):
+        fused.run(step, None, np.ones(3), np.zeros(3), 1)

@@ -236,6 +236,9 @@ def _compiled_program(
 _KERNELS: OrderedDict[str, Any] = OrderedDict()  # by text: equal programs of different functions share their code
 
 
+_SHARED = 65_536  # numbers of constant arrays: they would be text, and take seconds to be read
+
+
 def _traced(step: Any, done: Any, record: Any, state: Any, param: Any) -> Program:
     stepped, new = trace(step, state, param)
     _check_new_state(state, new)
@@ -247,6 +250,9 @@ def _traced(step: Any, done: Any, record: Any, state: Any, param: Any) -> Progra
     effects = {str(effect) for each in (stepped, judged, recorded) if each is not None for effect in each.effects}
     if effects:
         raise Unsupported(f"an effect ({', '.join(sorted(effects))})")
+    shared = sum(np.size(value) for each in (stepped, judged, recorded) if each is not None for value in each.consts)
+    if shared > _SHARED:
+        raise Unsupported(f"a step with constants of {shared:,} numbers (more than {_SHARED:,})")
     states, params = (Layout.of(jax.tree.leaves(tree)) for tree in (state, param))
     return Program(stepped, judged, recorded, states, params, saved, value)
 
