@@ -23,8 +23,8 @@ class Features(NamedTuple):
     registers: int
 
     def small_lanes(self, n_state: int) -> int:
-        """Lanes of a kernel whose state is in registers: two registers' worth hide the latency of small steps."""
-        return self.width * (2 if n_state <= 8 else 1)
+        """Lanes of a kernel whose state is in registers: several registers' worth hide the latency of small steps."""
+        return self.width * (4 if n_state <= 3 else 2 if n_state <= 8 else 1)
 
 
 @functools.cache
