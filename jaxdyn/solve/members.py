@@ -115,7 +115,7 @@ def _alike(name: str, new: Any, structure: Any, old: list[Any], axes: list[int])
     for leaf, like, axis in zip(leaves, old, axes, strict=True):
         array = np.asarray(leaf)
         alike = array.dtype == like.dtype or (array.dtype.kind in "fiu" and like.dtype.kind == "f")
-        if array.shape[axis + 1 :] != like.shape[1:] or not alike:
+        if array.ndim != like.ndim + axis or array.shape[axis + 1 :] != like.shape[1:] or not alike:
             raise ValueError(
                 f"{name}: expected {like.dtype}{list(like.shape[1:])} of each trial as prepared, "
                 f"got {array.dtype}{list(array.shape)}"

@@ -59,8 +59,10 @@ class Prepared:
     """What `prepare` returns: call it with states and data like those prepared."""
 
     def __init__(self, run: Run):
-        held = jax.tree.map(np.asarray, run.held)
-        batch = dataclasses.replace(run.batch, system=held.system, data=held.data)
+        held = jax.tree.map(_own, run.held)
+        batch = dataclasses.replace(
+            run.batch, states=jax.tree.map(_own, run.batch.states), system=held.system, data=held.data
+        )
         self._run = run = run._replace(batch=batch, held=held)
         self._recording = run.recording
         self._x64 = run.batch.dtype == np.float64 or bool(jax.config.read("jax_enable_x64"))
@@ -104,6 +106,13 @@ class Prepared:
         if engine != "fused" or device.platform != "cpu":
             return engine
         return Ready(*compiled_program(step, done, record, one_trial(states), one_trial(params), None))
+
+
+def _own(leaf: Any) -> np.ndarray:
+    """A copy, which nobody else can change; what all trials share is there once."""
+    array = np.asarray(leaf)
+    shared = array.strides[0] == 0 and array.size
+    return np.broadcast_to(array[:1].copy(), array.shape) if shared else array.copy()
 
 
 __all__ = ["Prepared", "prepare"]

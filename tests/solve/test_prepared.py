@@ -172,3 +172,13 @@ def test_a_step_that_never_ends_can_be_stopped(form):
     with pytest.raises(KeyboardInterrupt):
         prepared(np.full(1, 0.5))
     assert time.perf_counter() - begin < 30
+
+
+def test_what_was_given_may_change_later():
+    start, rates = np.array([1.0, 2.0, 3.0]), np.array([0.5, 1.0, 2.0])
+    prepared = jd.prepare(jd.flow_ensemble, decay, start, rates, t1=1.0, in_axes=(None, 0, 0))
+    before = prepared()
+    start[:], rates[:] = 5, 7
+    assert_same(prepared(), before)
+    with pytest.raises(ValueError, match=r"states: expected float64\[\] of each trial"):
+        prepared(np.float64(1.0))

@@ -55,6 +55,7 @@ class Graph:
         self.limit = limit
         self._known: dict[Any, int] = {}
         self._has_pairs = False
+        self.guards: list[int] = []  # truth values without which nothing of what is being written counts
 
     def _add(self, node: Node, key: Any = None) -> int:
         key = node if key is None else key

@@ -9,7 +9,7 @@ import numpy as np
 
 from .expressions import Unsupported
 
-_LARGEST = 16  # rows of a matrix
+_LARGEST = 8  # rows of a matrix: more take seconds to compile
 
 
 def _by_matrix(function: Callable[..., Any]) -> Callable[..., Any]:

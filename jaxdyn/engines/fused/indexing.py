@@ -82,7 +82,7 @@ def _check_size(choices: int, name: str) -> None:
 
 
 def _starts(
-    graph: Graph, shape: Sequence[int], window: Sequence[int], index: Any, axes: Sequence[int], fixed: dict[int, int]
+    graph: Graph, shape: Sequence[int], window: Sequence[int], index: Any, axes: Any, fixed: dict[int, int]
 ) -> list[_Start]:
     """Of a window in an array: along `axes` by the index' elements, along `fixed` as said, else zero."""
     places: list[Any] = [None] * len(shape)
@@ -140,9 +140,9 @@ def _put(
         out[at] = put if here is None else graph.apply("select", here, old, put, dtype=graph.nodes[put].dtype)
 
 
-def _is_clipped(mode: Any) -> bool:
-    """Whether indices outside are moved inside; else they are left out. Promised to be inside, they are clipped."""
-    return "CLIP" in str(mode) or "PROMISE" in str(mode)
+def _is_clipped(mode: Any, promised: bool = False) -> bool:
+    """Whether indices outside are moved inside; else they are left out. `promised`: so are those promised inside."""
+    return "CLIP" in str(mode) or (promised and "PROMISE" in str(mode))
 
 
 @rule("gather")
@@ -153,7 +153,11 @@ def _gather(graph: Any, equation: Any, x: Any, index: Any):
     batched = [axis for axis in range(len(shape)) if axis not in numbers.offset_dims]
     gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
     kept = [axis for axis in range(x.ndim) if axis not in gone]
-    fill = graph.constant(_filling(params.get("fill_value"), dtype), dtype) if not _is_clipped(params["mode"]) else 0
+    fill = (
+        graph.constant(_filling(params.get("fill_value"), dtype), dtype)
+        if not _is_clipped(params["mode"], promised=True)
+        else 0
+    )
     out = np.empty(shape, np.int64)
     used = 0
     for where in np.ndindex(out.shape):
@@ -166,13 +170,13 @@ def _gather(graph: Any, equation: Any, x: Any, index: Any):
         used += math.prod(len(start.positions) for start in starts)
         _check_size(used, "gather")
         place = _looked_up(graph, x, starts, offset)
-        inside = None if _is_clipped(params["mode"]) else _all(graph, [start.inside for start in starts])
+        inside = None if _is_clipped(params["mode"], promised=True) else _all(graph, [start.inside for start in starts])
         out[where] = place if inside is None else graph.apply("select", inside, fill, place, dtype=dtype)
     return [out]
 
 
-def _fixed(operand_axes: Sequence[int], index_axes: Sequence[int], batch: Sequence[int]) -> dict[int, int]:
-    return {axis: batch[at] for axis, at in zip(operand_axes, index_axes, strict=True)}
+def _fixed(operand_axes: Any, index_axes: Any, batch: Sequence[int]) -> dict[int, int]:
+    return {int(axis): batch[at] for axis, at in zip(operand_axes, index_axes, strict=True)}
 
 
 def _filling(value: Any, dtype: str) -> Any:
@@ -220,7 +224,7 @@ def _scatter(graph: Any, equation: Any, x: Any, index: Any, update: Any):
 
 # Sorting, by a network: the comparisons are the same for every trial.
 
-_SORTED = 64  # numbers of a row
+_SORTED = 16  # numbers of a row: more take seconds to compile
 
 
 @rule("sort")

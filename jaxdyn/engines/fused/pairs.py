@@ -98,7 +98,13 @@ def _exp(a: Any, x: Pair) -> Pair:
 
 
 def _log(a: Any, x: Pair) -> Pair:
-    return a.log(_abs(a, x)), a.atan2(x[1], x[0])
+    """Of the size by its larger part where the size itself would be too large."""
+    sizes = a.abs(x[0]), a.abs(x[1])
+    large, small = a.max(*sizes), a.min(*sizes)
+    far = a.and_(a.gt(large, a.number(1e30)), a.is_finite(large))
+    ratio = a.div(small, a.where(far, large, a.number(1)))
+    by_parts = a.add(a.log(large), a.mul(a.number(0.5), a.log1p(a.mul(ratio, ratio))))
+    return a.where(far, by_parts, a.log(_abs(a, x))), a.atan2(x[1], x[0])
 
 
 def _sqrt(a: Any, x: Pair) -> Pair:
@@ -120,20 +126,27 @@ def _power(a: Any, x: Pair, y: Pair) -> Pair:
     return a.where(none, of_zero, result[0]), a.where(none, a.number(0), result[1])
 
 
+def _times(a: Any, x: int, y: int) -> int:
+    """x·y, where zero times infinity is zero: what overflows is multiplied by an exact zero."""
+    product = a.mul(x, y)
+    nothing = a.or_(a.eq(x, a.number(0)), a.eq(y, a.number(0)))
+    return a.where(a.and_(nothing, a.ne(product, product)), a.number(0), product)
+
+
 def _sin(a: Any, x: Pair) -> Pair:
-    return a.mul(a.sin(x[0]), a.cosh(x[1])), a.mul(a.cos(x[0]), a.sinh(x[1]))
+    return _times(a, a.sin(x[0]), a.cosh(x[1])), _times(a, a.cos(x[0]), a.sinh(x[1]))
 
 
 def _cos(a: Any, x: Pair) -> Pair:
-    return a.mul(a.cos(x[0]), a.cosh(x[1])), a.neg(a.mul(a.sin(x[0]), a.sinh(x[1])))
+    return _times(a, a.cos(x[0]), a.cosh(x[1])), a.neg(_times(a, a.sin(x[0]), a.sinh(x[1])))
 
 
 def _sinh(a: Any, x: Pair) -> Pair:
-    return a.mul(a.sinh(x[0]), a.cos(x[1])), a.mul(a.cosh(x[0]), a.sin(x[1]))
+    return _times(a, a.sinh(x[0]), a.cos(x[1])), _times(a, a.cosh(x[0]), a.sin(x[1]))
 
 
 def _cosh(a: Any, x: Pair) -> Pair:
-    return a.mul(a.cosh(x[0]), a.cos(x[1])), a.mul(a.sinh(x[0]), a.sin(x[1]))
+    return _times(a, a.cosh(x[0]), a.cos(x[1])), _times(a, a.sinh(x[0]), a.sin(x[1]))
 
 
 def _tanh(a: Any, x: Pair) -> Pair:

@@ -14,7 +14,7 @@ from jax.extend import core as jex
 
 from ...linear import solve_linear
 from .derived import DERIVED, derived_jaxpr
-from .elementwise import ELEMENTWISE, Places, elementwise
+from .elementwise import ELEMENTWISE, Places, elementwise, tree
 from .expressions import Graph, Unsupported
 from .indexing import choose
 from .pairs import PARTS, is_pair
@@ -177,19 +177,38 @@ def _while(graph: Any, equation: Any, *arguments: Any):
         if len(graph.nodes) - before > _WRITTEN:
             break
         (go_on,) = scalarise(params["cond_jaxpr"], graph, [*constants[:n_cond], *carry])
-        if not graph.is_constant(go_on.item()):
+        known = [graph.value(place) if graph.is_constant(place) else None for place in go_on.ravel().tolist()]
+        if None in known:
             break
-        if not graph.value(go_on.item()):
+        if not any(known):
             return carry
-        carry = scalarise(params["body_jaxpr"], graph, [*constants[n_cond:], *carry])
+        new = scalarise(params["body_jaxpr"], graph, [*constants[n_cond:], *carry])
+        carry = _where(graph, go_on, new, carry)
 
-    def ends(inner: Graph, outer: list[Places], carried: list[Places]) -> int:
-        return scalarise(params["cond_jaxpr"], inner, [*outer[:n_cond], *carried])[0].item()
+    def going(inner: Graph, outer: list[Places], carried: list[Places]) -> Places:
+        return scalarise(params["cond_jaxpr"], inner, [*outer[:n_cond], *carried])[0]
 
-    def new(inner: Graph, outer: list[Places], carried: list[Places]) -> list[Places]:
-        return scalarise(params["body_jaxpr"], inner, [*outer[n_cond:], *carried])
+    def go_on_at_all(inner: Graph, outer: list[Places], carried: list[Places]) -> int:
+        return tree(inner, "or", going(inner, outer, carried).ravel().tolist())
 
-    return _looped(graph, constants, carry, ends, new)
+    def body(inner: Graph, outer: list[Places], carried: list[Places]) -> list[Places]:
+        new = scalarise(params["body_jaxpr"], inner, [*outer[n_cond:], *carried])
+        return _where(inner, going(inner, outer, carried), new, carried)
+
+    return _looped(graph, constants, carry, go_on_at_all, body)
+
+
+def _where(graph: Graph, which: Places, new: list[Places], old: list[Places]) -> list[Places]:
+    """The new arrays in the rows that go on: a loop under `vmap` has a condition for each row."""
+    if not which.shape:
+        return new
+    out = []
+    for fresh, before in zip(new, old, strict=True):
+        spread = np.broadcast_to(which.reshape(*which.shape, *(1,) * (fresh.ndim - which.ndim)), fresh.shape)
+        each = zip(*(part.ravel().tolist() for part in (spread, before, fresh)), strict=True)
+        places = [graph.apply("select", go, no, yes, dtype=graph.nodes[yes].dtype) for go, no, yes in each]
+        out.append(np.array(places, np.int64).reshape(fresh.shape))
+    return out
 
 
 def _looped(graph: Graph, constants: list[Places], start: list[Places], go_on: Any, new: Any) -> list[Places]:
@@ -225,6 +244,8 @@ def _looped(graph: Graph, constants: list[Places], start: list[Places], go_on: A
     there = [over(array, read) for array in constants]
     inside = [over(array, carried) for array in start]
     goes_on, after = go_on(inner, there, inside), new(inner, there, inside)
+    for guard in graph.guards:  # of a choice that was not taken no loop needs to end
+        goes_on = inner.apply("and", goes_on, read(guard))
     parts = [part for array in after for place in array.ravel().tolist() for part in _flat(inner, place)]
     results = iter(graph.loop(inner, goes_on, parts, begun, outer))
 
@@ -251,6 +272,11 @@ def _cond(graph: Any, equation: Any, which: Any, *arguments: Any):
     if graph.is_constant(place):
         index = min(max(int(graph.value(place)), 0), len(branches) - 1)
         return scalarise(branches[index], graph, arguments)
-    results = [scalarise(branch, graph, arguments) for branch in branches]
     index = graph.apply("convert", place, dtype="int32")
+    results = []
+    for k, branch in enumerate(branches):
+        op = "le" if k == 0 else "ge" if k == len(branches) - 1 else "eq"
+        graph.guards.append(graph.apply(op, index, graph.constant(k, "int32")))
+        results.append(scalarise(branch, graph, arguments))
+        graph.guards.pop()
     return [choose(graph, index, [np.asarray(case) for case in cases]) for cases in zip(*results, strict=True)]

@@ -15,7 +15,7 @@ from jax.extend import core as jex
 
 from . import mathematics
 from .elementwise import ELEMENTWISE, elementwise, tree
-from .expressions import Graph, Unsupported
+from .expressions import Graph, TooLarge, Unsupported
 from .pairs import is_pair
 from .places import Both, Constant, Index, Lazy, Memory, Value, Workspace, loop, row_major
 from .products import Products
@@ -138,12 +138,15 @@ class _Emitter:
         shapes = [*(value.shape for value in arguments), *(variable.aval.shape for variable in equation.outvars)]
         if max(int(np.prod(shape)) for shape in shapes) > _LONGEST:
             raise Unsupported("a step this long")
-        graph = Graph()
+        graph = Graph(limit=_LONGEST)
         places = [
             np.array([value.build(graph, index) for index in np.ndindex(value.shape)], np.int64).reshape(value.shape)
             for value in arguments
         ]
-        results = apply_rule(equation, graph, places)
+        try:
+            results = apply_rule(equation, graph, places)
+        except TooLarge:
+            raise Unsupported("a step this long") from None
         rooms = []
         for result, variable in zip(results, equation.outvars, strict=True):
             room = self.space.room(variable.aval.shape, type_of(variable.aval))
@@ -234,7 +237,7 @@ class _Emitter:
     # Sums.
 
     def reduction(self, equation: Any, x: Any):
-        axes, op = tuple(sorted(equation.params["axes"])), _REDUCTIONS[equation.primitive.name]
+        axes, op = tuple(sorted(map(int, equation.params["axes"]))), _REDUCTIONS[equation.primitive.name]
         if not axes or 0 in x.shape:
             return self.written_out(equation, [x])
         return [self._reduced(x, axes, op)]
@@ -326,6 +329,8 @@ class _Emitter:
     def _while(self, equation: Any, *arguments: Any):
         """A loop that ends with the last lane; what a lane carries stays as it is once its own has ended."""
         params, code = equation.params, self.code
+        if params["cond_jaxpr"].out_avals[0].shape:  # a loop under `vmap`, with a condition for each row
+            return self.written_out(equation, list(arguments))
         n_cond, n_body = params["cond_nconsts"], params["body_nconsts"]
         constants = [self._settled(value) for value in arguments[: n_cond + n_body]]
         held = [self.space.copied(value) for value in arguments[n_cond + n_body :]]
@@ -339,8 +344,10 @@ class _Emitter:
         mask = code.goes_on(mask)
         code.put(f"br i1 {code.any(mask)}, label %again{number}, label %ended{number}")
         code.label(f"again{number}")
-        after = self.evaluate(params["body_jaxpr"], [*constants[n_cond:], *held])
-        for value, room in zip([self.space.copied(value) for value in after], held, strict=True):
+        with code.running(mask):
+            after = [self.space.copied(value) for value in
+                     self.evaluate(params["body_jaxpr"], [*constants[n_cond:], *held])]  # fmt: skip
+        for value, room in zip(after, held, strict=True):
             self.space.write_where(mask, value, room)
         code.put(f"br label %while{number}")
         code.label(f"ended{number}")

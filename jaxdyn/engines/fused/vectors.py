@@ -4,8 +4,9 @@ No operation may be reordered or contracted by the compiler behind it (fused mul
 a trial's bits do not depend on its lane, the number of lanes, or the machine's vector width.
 """
 
+import contextlib
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +44,14 @@ class Code:
     helpers: set[tuple[str, str]] = field(default_factory=set)
     tables: dict[str, str] = field(default_factory=dict)  # arrays of the module, by their text, and their names
     count: int = 0
+    active: str = "%active"  # the lanes whose loops have to end
+
+    @contextlib.contextmanager
+    def running(self, mask: str) -> Generator[None]:
+        """Inside a loop that only these lanes are still in."""
+        before, self.active = self.active, mask
+        yield
+        self.active = before
 
     def name(self, stem: str = "v") -> str:
         self.count += 1
@@ -64,7 +73,7 @@ class Code:
         go = self.let(f"insertelement <{self.lanes} x i1> poison, i1 {self.let(f'icmp eq i8 {stop}, 0')}, i64 0")
         kind = f"<{self.lanes} x i1>"
         go = self.let(f"shufflevector {kind} {go}, {kind} poison, <{self.lanes} x i32> zeroinitializer")
-        return self.let(f"and {kind} {go}, {self.let(f'and {kind} {mask}, %active')}")
+        return self.let(f"and {kind} {go}, {self.let(f'and {kind} {mask}, {self.active}')}")
 
     def let(self, expression: str, stem: str = "v") -> str:
         name = self.name(stem)
@@ -162,7 +171,8 @@ def _emit_loop(code: Code, node: Node, arguments: Sequence[str]) -> list[str]:
     goes_on = code.goes_on(goes_on)
     code.put(f"br i1 {code.any(goes_on)}, label %again{number}, label %ended{number}")
     code.label(f"again{number}")
-    new = emit(code, what.graph, what.new, inputs.__getitem__)
+    with code.running(goes_on):
+        new = emit(code, what.graph, what.new, inputs.__getitem__)
     kept = [code.let(f"select <{code.lanes} x i1> {goes_on}, {kind} {value}, {kind} {old}")
             for kind, value, old in zip(kinds, new, carried, strict=True)]  # fmt: skip
     back = code.label_now()
