@@ -6,6 +6,7 @@ all trials are alike, and where they are not.
 
 import time
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
@@ -84,10 +85,16 @@ def rates(quick: bool) -> list[tuple]:
         ("alike", True, False), ("different lengths", False, False), ("different, longest first", False, True),
     ):  # fmt: skip
         problem = lorenz(n, alike)
-        options = {"t1": problem.t1, "in_axes": (None, 0, 0), "rtol": problem.rtol, "atol": problem.atol}
-        times, steps = [], None
+        options: dict[str, Any] = {
+            "t1": problem.t1,
+            "in_axes": (None, 0, 0),
+            "rtol": problem.rtol,
+            "atol": problem.atol,
+        }
+        times: list[float] = []
+        steps: Any = None
         for _ in range(4):
-            first = {} if not ordered or steps is None else {"longest_first": steps}
+            first: dict[str, Any] = {} if not ordered or steps is None else {"longest_first": steps}
             begin = time.perf_counter()
             with jax.enable_x64(True):
                 ends = flow_ensemble(problem.field, tuple(problem.start), tuple(problem.params), **options, **first)

@@ -145,7 +145,9 @@ DEEP: dict[str, Callable[[Any], Any]] = {  # what takes more than arithmetic: on
     "count": lambda x: lax.while_loop(lambda c: c[0] < 9, lambda c: (c[0] * 2, c[1] + 1), (0.1 + _tame(x), 0))[1] + 0.0,
     "passes": lambda x: lax.fori_loop(0, _integers(x.ravel()[0]), lambda i, z: jnp.cos(z) + 0.1 * i, x),
     "many passes": lambda x: lax.fori_loop(0, 300, lambda i, z: jnp.sin(z) + 0.3 * jnp.roll(z, 1), _finite(x)),
-    "rows": lambda x: lax.scan(lambda c, row: (0.5 * c + row, c * row), jnp.zeros((), x.dtype), jnp.resize(x, 12))[1],
+    "rows": lambda x: lax.scan(lambda c, row: (0.5 * c + row, c * row), jnp.zeros((), x.dtype), jnp.resize(x, (12,)))[
+        1
+    ],
     "complex": lambda x: jnp.real(jnp.exp(1j * x) * (x - 2j)).astype(x.dtype),
     "complex root": lambda x: jnp.imag(jnp.sqrt(x + 1j)).astype(x.dtype),
     "complex quotient": lambda x: jnp.abs((x + 1j) / (x - 0.5j)).astype(x.dtype),

@@ -14,7 +14,7 @@ The constants are the doubles nearest to the published decimals. So are the star
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # ---- Class A: single equations -------------------------------------------------------------------------------
 
@@ -272,7 +272,7 @@ _REACTIONS = (
 
 def pollution(xp, t, y):
     """The chemical part of an air pollution model, 20 species and 25 reactions."""
-    change = [0] * 20
+    change: list[Any] = [0] * 20
     for constant, reactants, net in _REACTIONS:
         rate = constant
         for species in reactants:

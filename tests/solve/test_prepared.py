@@ -3,6 +3,7 @@
 import signal
 import threading
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +16,8 @@ from jaxdyn.engines.fused import engine as fused
 from jaxdyn.systems.siamese import StudentState
 
 RNG = np.random.default_rng(0)
-START = StudentState(RNG.normal(size=(10, 3, 2)) * 0.3, RNG.normal(size=(10, 3, 3)) * 0.3)
+PARTS: Any = RNG.normal(size=(10, 3, 2)) * 0.3, RNG.normal(size=(10, 3, 3)) * 0.3
+START = StudentState(*PARTS)
 MOMENTS = jd.Moments(np.eye(2) * 1.3, np.eye(2) * 0.9)
 decay = lambda t, y, rate: -rate * y  # noqa: E731
 
