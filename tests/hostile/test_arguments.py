@@ -56,6 +56,13 @@ CALLS = {
     "mode_fates": lambda: {"rho": np.ones(1), "tau": np.ones(1), "weight_decay": 0.1},
     "modes_of": lambda: {"moments": ONE},
     "outcome_shares": lambda: {"trials": trials()},
+    "prepare": lambda: {
+        "ensemble": jd.flow_ensemble,
+        "system": DECAY,
+        "states": np.ones((2, 2)),
+        "data": 1.0,
+        "t1": 1.0,
+    },
     "radii": lambda: {"data": jd.ScalarData(1.0, 1.0, 0.09)},
     "rotate": lambda: {"u": np.eye(2), "state": STATE},
     "run_trials": lambda: {"problem": jd.ScalarLaws(), "n_trials": 8},
