@@ -162,17 +162,22 @@ def test_several_threads_share_one():
 def test_a_step_that_never_ends_can_be_stopped(form):
     """A loop inside a step looks at the stop; a run of many steps is not in the caller's thread."""
     if form == "while":
-        step = lambda s, d, lr: jax.lax.while_loop(lambda z: z != 2.0, lambda z: jnp.sin(z), s)  # noqa: E731
+        on = lambda c: (c[1] != 2.0) & (c[0] < 2**31 - 9)  # noqa: E731  # a minute, should nothing stop it
+        move = lambda c: (c[0] + 1, jnp.sin(c[1]))  # noqa: E731
+        step = lambda s, d, lr: jax.lax.while_loop(on, move, (0 * s.astype(np.int32), s))[1]  # noqa: E731
         start, options = 2.0, {"steps": 3}
     else:
         step, start = (lambda s, d, lr: jnp.sin(s)), 0.0
         options = {"steps": 2**31 - 2**21, "until": lambda taken, state, data: state == 0}
     prepared = jd.prepare(jd.descend_ensemble, step, np.full(1, start), None, lr=1.0, **options)
     begin = time.perf_counter()
-    caller = threading.get_ident()
+    caller, handler = threading.get_ident(), signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Timer(1.0, lambda: signal.pthread_kill(caller, signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt):
-        prepared(np.full(1, 0.5))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            prepared(np.full(1, 0.5))
+    finally:
+        signal.signal(signal.SIGINT, handler)
     assert time.perf_counter() - begin < 30
 
 
