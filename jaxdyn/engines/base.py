@@ -17,7 +17,8 @@ To add an engine: write `run` in a module of its own, register it in `engines/__
 to `jaxdyn.names`; the tests run every registered engine over the same trials.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import jax
@@ -91,6 +92,37 @@ def on_host(leaf: Any) -> np.ndarray:
 def one_trial(tree: Any) -> Any:
     """The shapes and dtypes of a single trial of a batch."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), tree)
+
+
+def constants(part: Any) -> Iterator[Any]:
+    """The arrays that a jaxpr refers to, and those of the jaxprs inside it, which its text does not show."""
+    yield from getattr(part, "consts", ())
+    for equation in getattr(getattr(part, "jaxpr", part), "eqns", ()):
+        for value in equation.params.values():
+            for inner in value if isinstance(value, tuple | list) else (value,):
+                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                    yield from constants(inner)
+
+
+_SETTINGS: dict[str, Callable[[Any], contextlib.AbstractContextManager[None]]] = {
+    "jax_enable_x64": jax.enable_x64, "jax_threefry_partitionable": jax.threefry_partitionable,
+    "jax_default_prng_impl": jax.default_prng_impl, "jax_default_matmul_precision": jax.default_matmul_precision,
+    "jax_numpy_dtype_promotion": jax.numpy_dtype_promotion, "jax_numpy_rank_promotion": jax.numpy_rank_promotion,
+}  # fmt: skip
+
+
+def tracing() -> tuple[Any, ...]:
+    """JAX's settings on which it depends what a function is traced as: keys of caches have them beside the function."""
+    return tuple(getattr(jax.config, name) for name in _SETTINGS)
+
+
+@contextlib.contextmanager
+def traced_as(settings: tuple[Any, ...]) -> Generator[None]:
+    """With another thread's `tracing()`: threads begin with JAX's own."""
+    with contextlib.ExitStack() as stack:
+        for context, value in zip(_SETTINGS.values(), settings, strict=True):
+            stack.enter_context(context(value))
+        yield
 
 
 def save_times(times: Any) -> np.ndarray:

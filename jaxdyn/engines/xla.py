@@ -38,6 +38,8 @@ from .base import (
     on_host,
     one_trial,
     save_times,
+    traced_as,
+    tracing,
 )
 
 _RUNNING = -1
@@ -208,12 +210,11 @@ def _run_stage(batch: _Batch, stage: Stage, advance: Any, workers: list[Any], pr
                 progress(finished)
 
     with ThreadPoolExecutor(len(workers), thread_name_prefix="jaxdyn-engine") as pool:
-        # Threads start with JAX's default settings: hand the caller's precision on.
-        x64 = bool(jax.config.read("jax_enable_x64"))
+        settings = tracing()
 
         def guarded(device: Device) -> None:
             try:
-                with jax.enable_x64(x64):
+                with traced_as(settings):
                     work(device)
             except BaseException:
                 stop.set()

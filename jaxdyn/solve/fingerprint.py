@@ -6,7 +6,7 @@ function with another meaning. Tracing it anew costs about a millisecond and sho
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from ..arrays import is_traced
+from ..engines.base import constants
 from ..schedules import is_scheduled
 
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
@@ -51,19 +52,9 @@ def _pushed(function: Callable[..., Any], given: tuple[Any, ...]) -> Any:
 
 def _add(total: Any, closed: Any) -> None:
     total.update(_ADDRESS.sub("", str(closed)).encode())
-    for constant in _constants(closed):
+    for constant in constants(closed):
         array = np.asarray(constant) if not is_traced(constant) else np.zeros(0)
         total.update(f"{array.dtype}{array.shape}".encode() + array.tobytes())
-
-
-def _constants(part: Any) -> Iterator[Any]:
-    """The arrays that a jaxpr refers to, and those of the jaxprs inside it, which its text does not show."""
-    yield from getattr(part, "consts", ())
-    for equation in getattr(getattr(part, "jaxpr", part), "eqns", ()):
-        for value in equation.params.values():
-            for inner in value if isinstance(value, tuple | list) else (value,):
-                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
-                    yield from _constants(inner)
 
 
 def _shapes(tree: Any) -> Any:

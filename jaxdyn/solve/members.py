@@ -73,19 +73,15 @@ class Members:
 
     def others(self, states: Any, data: Any) -> "Members":
         """The same with other states and data (None: these), alike but for the number of trials."""
-        tree, leaves = jax.tree.structure(self.states), jax.tree.leaves(self.states)
-        if states is not None:
-            leaves = _alike("states", states, tree, leaves, [0] * len(leaves))
-        n = leaves[0].shape[0]
-        kept, axes = jax.tree.leaves(self.data), jax.tree.leaves(self.axes[2])
-        of_data = jax.tree.structure(self.data)
-        given = kept if data is None else _alike("data", data, of_data, kept, axes)
-        spread = [part if len(part) == n else resized("data", part, n) for part in given]
-        if any(len(leaf) != n for leaf in leaves) or not n:
-            raise ValueError(f"states: expected one number of trials, got {sorted({len(leaf) for leaf in leaves})}")
-        numbers = self.system if n == self.n else resized("system", self.system, n)
-        states, data = jax.tree.unflatten(tree, leaves), jax.tree.unflatten(of_data, spread)
-        return Members(self.parts, numbers, states, data, n, self.dtype, self.axes)
+        trees = {"system": self.system, "states": self.states, "data": self.data}
+        for (name, new), axes in zip((("states", states), ("data", data)), self.axes[1:], strict=True):
+            if new is not None:
+                trees[name] = _alike(name, new, trees[name], axes)
+        n = _trials(trees, self.axes)
+        # What all share is spread anew; what is each one's own has been found to be for as many.
+        spread = [tree if n == self.n and tree is old else jax.tree.map(lambda leaf: spread_over(n, leaf), tree)
+                  for tree, old in zip(trees.values(), (self.system, self.states, self.data), strict=True)]  # fmt: skip
+        return Members(self.parts, spread[0], spread[1], spread[2], n, self.dtype, self.axes)
 
     def numbers(self, name: str, value: Any, above: float | None = None) -> np.ndarray:
         """One number, or one a trial, as [trials] in the batch's dtype; ValueError for anything else."""
@@ -106,36 +102,29 @@ class Members:
         return Held(self.system, self.data, span, **numbers, **rest)
 
 
-def _alike(name: str, new: Any, structure: Any, old: list[Any], axes: list[int]) -> list[np.ndarray]:
-    """The leaves of a tree like the one of `old`, [trials, …] those with an axis of them; ValueError if it is not."""
-    leaves, found = jax.tree.flatten(new)
-    if found != structure:
-        raise ValueError(f"{name}: expected what was prepared, {structure}, got {found}")
+def spread_over(n: int, leaf: np.ndarray) -> np.ndarray:
+    """The first row for so many trials, unless there are as many rows."""
+    return leaf if len(leaf) == n else np.broadcast_to(leaf[:1], (n, *leaf.shape[1:]))
+
+
+def _alike(name: str, new: Any, old: Any, axes: Any) -> Any:
+    """The tree, in the dtypes of the `old` one; [trials, …], or [1, …] of all; ValueError if it is not like it."""
+    leaves, structure = jax.tree.flatten(new)
+    if structure != jax.tree.structure(old):
+        raise ValueError(f"{name}: expected what was prepared, {jax.tree.structure(old)}, got {structure}")
     out = []
-    for leaf, like, axis in zip(leaves, old, axes, strict=True):
+    for leaf, like, axis in zip(leaves, jax.tree.leaves(old), jax.tree.leaves(axes), strict=True):
         array = np.asarray(leaf)
         alike = array.dtype == like.dtype or (array.dtype.kind in "fiu" and like.dtype.kind == "f")
         if array.ndim != like.ndim + axis or array.shape[axis + 1 :] != like.shape[1:] or not alike:
+            of_each = "of each trial" if axis == 0 else "of all trials"
             raise ValueError(
-                f"{name}: expected {like.dtype}{list(like.shape[1:])} of each trial as prepared, "
+                f"{name}: expected {like.dtype}{list(like.shape[1:])} {of_each} as prepared, "
                 f"got {array.dtype}{list(array.shape)}"
             )
         array = array.astype(like.dtype, copy=False)
-        out.append(array if axis == 0 else np.broadcast_to(array, (1, *array.shape)))
-    return out
-
-
-def resized(name: str, tree: Any, n: int) -> Any:
-    """What all trials share, for so many; ValueError where it is each one's own."""
-
-    def leaf(value: Any) -> np.ndarray:
-        if len(value) == n:
-            return value
-        if (value != value[:1]).any():
-            raise ValueError(f"{name}: there is one for each of {len(value)} trials, and now they are {n}")
-        return np.broadcast_to(value[:1], (n, *value.shape[1:]))
-
-    return jax.tree.map(leaf, tree)
+        out.append(array if axis == 0 else array[None])
+    return jax.tree.unflatten(structure, out)
 
 
 def _leaf_axes(name: str, axes: Any, tree: Any) -> Any:

@@ -1,7 +1,7 @@
 """An ensemble that is run again and again: what can be settled once is settled once."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -9,11 +9,12 @@ import numpy as np
 
 from .. import engines
 from ..checks import checked_arguments
-from ..engines.base import one_trial
+from ..engines.base import Finished, one_trial, traced_as, tracing
 from ..engines.fused.engine import Ready, compiled_program
+from ..schedules import Schedule
 from .ensemble import descend_ensemble, flow_ensemble
-from .members import resized
-from .running import Part, Run, overheard, started
+from .members import spread_over
+from .running import Part, Run, set_up, started
 from .solution import Solution
 
 
@@ -31,7 +32,7 @@ def prepare(ensemble: Callable[..., Solution], system: Any, states: Any, data: A
 
     Returns:
         A function of (states, data), both by default those given here, that returns a `Solution`. Functions of yours
-        (a field, `until`) keep the meaning that they have now, whatever they refer to changes later.
+        (a field, `until`) are not looked at again: what they refer to should not change.
 
     Raises:
         ValueError: what `ensemble` raises, and later for states or data that are not like those prepared.
@@ -48,17 +49,22 @@ def prepare(ensemble: Callable[..., Solution], system: Any, states: Any, data: A
     for name in ("progress", "save"):
         if options.get(name) is not None:
             raise ValueError(f"{name}: not for a prepared ensemble")
-    with overheard() as runs:
-        ensemble(system, states, data, **options)
-    prepared = Prepared(runs[0])
-    prepared()
-    return prepared
+    run = set_up(lambda: ensemble(system, states, data, **options))
+    return Prepared(run, [name for name in _NUMBERS if _of_each_trial(options.get(name))])
+
+
+_NUMBERS = ("t1", "lr", "dt", "rtol", "atol")  # options of which each trial may have its own
+
+
+def _of_each_trial(option: Any) -> bool:
+    numbers = jax.tree.leaves(option) if isinstance(option, Schedule) else [option]
+    return any(np.ndim(number) for number in numbers)
 
 
 class Prepared:
     """What `prepare` returns: call it with states and data like those prepared."""
 
-    def __init__(self, run: Run):
+    def __init__(self, run: Run, own: Sequence[str]):
         held = jax.tree.map(_own, run.held)
         batch = dataclasses.replace(
             run.batch, states=jax.tree.map(_own, run.batch.states), system=held.system, data=held.data
@@ -66,15 +72,22 @@ class Prepared:
         self._run = run = run._replace(batch=batch, held=held)
         self._recording = run.recording
         self._x64 = run.batch.dtype == np.float64 or bool(jax.config.read("jax_enable_x64"))
+        with jax.enable_x64(self._x64):
+            self._settings = tracing()
+        self._own = own  # options with a number for each trial
         self._ready: dict[type, Ready | str] = {}  # by the kind of step: a kernel, or the engine's name
+        with traced_as(self._settings):
+            self._ended(run, 1)  # compiles, and takes no time
 
     def __call__(self, states: Any = None, data: Any = None) -> Solution:
         """The ensemble of these states [trials, …] and data; the number of trials may be another."""
         run = self._run if states is None and data is None else self._with(states, data)
         with jax.enable_x64(self._x64):
-            begun = started(run, self._on_engine)
-            step = Part(run.program, "step")
-            return run.solution(self._on_engine(step, run.done, begun, run.held, run.limit, **self._recording))
+            return run.solution(self._ended(run, run.limit))
+
+    def _ended(self, run: Run, limit: int) -> Finished:
+        begun = started(run, self._on_engine)
+        return self._on_engine(Part(run.program, "step"), run.done, begun, run.held, limit, **self._recording)
 
     def _with(self, states: Any, data: Any) -> Run:
         run, batch = self._run, self._run.batch.others(states, data)
@@ -82,7 +95,10 @@ class Prepared:
         if batch.n != run.batch.n:
             if run.options.order is not None:
                 raise ValueError(f"longest_first: there is one for each of {run.batch.n} trials, got {batch.n}")
-            held = resized("t1, lr, dt, rtol, atol", held, batch.n)
+            if self._own:
+                told = f"{', '.join(self._own)}: prepared with a number"
+                raise ValueError(f"{told} for each of {run.batch.n} trials, got {batch.n} trials")
+            held = jax.tree.map(lambda leaf: spread_over(batch.n, leaf), held)
         return run._replace(batch=batch, held=held._replace(system=batch.system, data=batch.data))
 
     def _on_engine(self, step: Any, done: Any, states: Any, params: Any, limit: int, **recording: Any) -> Any:
@@ -95,7 +111,8 @@ class Prepared:
             states = jax.tree.map(np.array, states)  # the trials' ends take their place
             return ready.run(states, params, n, limit, options.order, recording.get("times"))
         on = {"devices": options.devices, "order": options.order}
-        return engines.run(ready, step, done, states, params, limit, **on, **recording)
+        with traced_as(self._settings):
+            return engines.run(ready, step, done, states, params, limit, **on, **recording)
 
     def _made(self, step: Any, done: Any, states: Any, params: Any, record: Any) -> Ready | str:
         options = self._run.options

@@ -1,8 +1,7 @@
 """A run of an ensemble: what its engine is given, and the `Solution` made of what comes back."""
 
-import contextlib
 import contextvars
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -88,10 +87,10 @@ class Run(NamedTuple):
         return {"record": Part(self.program, "record"), "times": self.times - begin}
 
     def solve(self) -> Solution:
-        heard, options = _HEARD.get(), self.options
-        if heard is not None:
-            heard.append(self)
+        options = self.options
         one_of("engine", options.engine, ENGINES)
+        if _ONLY_SET_UP.get():
+            raise _Held(self)
         on = {"devices": options.devices, "order": options.order}
         with shown(options.progress, self.batch.n) as report:
             begun = started(self, lambda *each: engines.run(options.engine, *each, **on))
@@ -125,18 +124,26 @@ class Run(NamedTuple):
         return Solution(at, states, end.state, status, finished.steps, reached)
 
 
-_HEARD: contextvars.ContextVar[list[Run] | None] = contextvars.ContextVar("heard", default=None)
+class _Held(BaseException):
+    """Leaves an ensemble that is not to be solved."""
+
+    def __init__(self, run: Run):
+        self.run = run
 
 
-@contextlib.contextmanager
-def overheard() -> Generator[list[Run]]:
-    """The runs that ensembles solve meanwhile."""
-    runs: list[Run] = []
-    token = _HEARD.set(runs)
+_ONLY_SET_UP: contextvars.ContextVar[bool] = contextvars.ContextVar("only_set_up", default=False)
+
+
+def set_up(ensemble: Callable[[], Any]) -> Run:
+    """The run that an ensemble would solve, with all that is looked at before."""
+    token = _ONLY_SET_UP.set(True)
     try:
-        yield runs
+        ensemble()
+    except _Held as held:
+        return held.run
     finally:
-        _HEARD.reset(token)
+        _ONLY_SET_UP.reset(token)
+    raise AssertionError("an ensemble solves one run")
 
 
 def started(run: Run, on_engine: Callable[..., Any]) -> Carried:

@@ -10,8 +10,10 @@ from jax.scipy.special import digamma
 
 import jaxdyn as jd
 from jaxdyn.engines import choose, xla
+from jaxdyn.engines.fused import derived
 from jaxdyn.engines.fused import engine as fused
 from jaxdyn.engines.fused.expressions import Unsupported
+from jaxdyn.status import Status
 
 SPECIAL = np.array([0.0, -0.0, 1.5, -2.0, np.inf, -np.inf, np.nan])
 FUNCTIONS = {
@@ -133,7 +135,7 @@ def test_long_steps_are_short_code_and_right(name):
     one = jax.ShapeDtypeStruct(shape, np.float64)
     plain = lambda s, p: step(s, None, p)  # noqa: E731
     arguments = (plain, None, None, fused._Example(one), fused._Example(jax.ShapeDtypeStruct((), np.float64)))
-    _, kernel = fused._kernel_of(*arguments, None, True)
+    _, kernel = fused._kernel_of(*arguments, None, fused.tracing())
     assert kernel.lines < fused.PROMPT
 
 
@@ -274,3 +276,42 @@ def test_large_constants_are_xlas_at_once(monkeypatch):
     assert choose(step, None, np.ones(3), np.zeros(3)) == "xla"
     with pytest.raises(Unsupported, match=r"constants of 200,000 numbers \(more than 65,536\)"):
         fused.run(step, None, np.ones(3), np.zeros(3), 1)
+    inner = jax.jit(lambda s: s * jnp.asarray(table)[s.astype(int)])
+    assert choose(lambda s, p: inner(s), None, np.ones(3), np.zeros(3)) == "xla"
+
+
+@pytest.mark.parametrize("n", [5, 9, 12])
+def test_a_solve_needs_none_of_the_factors_jax_prepares(n):
+    """Nor takes it time for them; beyond eight rows the engine has no factors."""
+    rng = np.random.default_rng(n)
+    matrices, right = rng.normal(size=(4, n, n)) + 3 * np.eye(n), rng.normal(size=(4, n))
+    seen = []
+    make = derived.DERIVED["lu"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(derived.DERIVED, "lu", lambda **options: seen.append(1) or make(**options))
+        have = fused.run(lambda s, a: jnp.linalg.solve(a, s), None, right, matrices, 1).states
+    np.testing.assert_allclose(have, np.linalg.solve(matrices, right[..., None])[..., 0], rtol=1e-11)
+    assert not seen
+    assert choose(lambda s, a: jnp.linalg.solve(a, s), None, right, matrices) == "fused"
+
+
+def test_what_is_not_used_need_not_be_compiled():
+    """A factorisation that is too large, of whose outputs nothing is used."""
+    both = jax.jit(lambda a: (jax.scipy.linalg.lu(a)[0], 2 * a[0]))
+    start = np.random.default_rng(0).normal(size=(2, 12, 12))
+    have = fused.run(lambda s, p: s + both(s)[1], None, start, np.zeros(2), 1).states
+    np.testing.assert_array_equal(have, start + 2 * start[:, :1])
+
+
+def test_a_loop_of_a_trial_that_has_diverged_is_not_begun_again():
+    """Of a fixed number of steps most are not looked at one by one; halving infinity has no end."""
+    halved = lambda z: jax.lax.while_loop(lambda z: z > 1, lambda z: z / 2, z)  # noqa: E731
+    step = lambda s, x, lr: jnp.exp(1000 * halved(s))  # noqa: E731
+    for plain, blocks in (((lambda s, p: 0.5 * s), True), ((lambda s, p: step(s, p, 1.0)), False)):
+        one = fused._Example(jax.ShapeDtypeStruct((), np.float64))
+        _, kernel = fused._kernel_of(plain, None, None, one, one, None, fused.tracing())
+        assert ("\nquick:" in kernel.text) == blocks
+    for engine in ("xla", "fused"):
+        end = jd.descend_ensemble(step, np.array([1.0, -1.0]), None, steps=40, lr=1.0, engine=engine)
+        assert end.status.tolist() == [Status.DIVERGED, Status.DIVERGED]
+        assert end.n_steps.tolist() == [0, 2]

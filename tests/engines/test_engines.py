@@ -95,6 +95,18 @@ def test_precision_follows_the_caller(engine):
 
 
 @every_engine
+def test_settings_of_jax_are_the_callers(engine):
+    """In the engine's threads as well, and whatever was compiled for the same step before."""
+    step = lambda x, p: x + jax.random.uniform(jax.random.key(3), (5,)).sum()  # noqa: E731
+    ends = []
+    for on in (True, False):
+        with jax.threefry_partitionable(on):
+            ends.append(engine(step, None, np.zeros(3), np.zeros(3), 1).states)
+            np.testing.assert_allclose(ends[-1], float(step(0.0, None)), rtol=1e-15)
+    assert (ends[0] != ends[1]).all()
+
+
+@every_engine
 def test_bad_arguments_are_named(engine):
     with pytest.raises(ValueError, match="states, params: expected one leading axis"):
         engine(countdown, at_zero, {"left": np.ones(3), "sum": np.ones(2)}, np.ones(3), 10)

@@ -13,6 +13,7 @@ import pytest
 
 import jaxdyn as jd
 from jaxdyn.engines.fused import engine as fused
+from jaxdyn.solve.prepared import Prepared
 from jaxdyn.systems.siamese import StudentState
 
 RNG = np.random.default_rng(0)
@@ -87,14 +88,6 @@ def test_precision_is_the_states():
     assert jd.prepare(jd.flow_ensemble, decay, np.ones(3), 1.0, t1=1.0)(single).final.dtype == np.float64
 
 
-def test_functions_keep_the_meaning_they_had():
-    held = {"rate": 1.0}
-    prepared = jd.prepare(jd.flow_ensemble, lambda t, y, data: -held["rate"] * y, np.ones(3), None, t1=1.0)
-    before = prepared()
-    held["rate"] = 5.0
-    assert_same(prepared(), before)
-
-
 def test_starts_given_are_not_changed():
     start = np.ones(3)
     prepared = jd.prepare(jd.flow_ensemble, decay, start, 1.0, t1=1.0)
@@ -109,7 +102,7 @@ BAD = {
     "shape": ((np.ones((3, 3)),), "states: expected float64\\[2\\] of each trial as prepared, got float64\\[3, 3\\]"),
     "structure": (((np.ones((3, 2)),),), "states: expected what was prepared"),
     "text": ((np.array([["a", "b"]]),), "states: expected float64"),
-    "none": ((np.ones((0, 2)),), "states: expected one number of trials"),
+    "none": ((np.ones((0, 2)),), "states: expected at least one trial"),
     "one trial": ((np.ones(2),), "states: expected float64"),
     "data": ((np.ones((3, 2)), np.ones(4)), "data: expected float64\\[\\]"),
 }
@@ -127,13 +120,81 @@ def test_what_is_each_trials_own_must_be_for_as_many():
     prepared = jd.prepare(
         jd.flow_ensemble, decay, np.ones(3), np.ones(3), t1=np.array([1.0, 2.0, 3.0]), in_axes=(None, 0, 0)
     )
-    with pytest.raises(ValueError, match="there is one for each of 3 trials, and now they are 2"):
+    with pytest.raises(ValueError, match=r"expected one number of trials .* 2 in states, 3 in data"):
         prepared(np.ones(2))
-    with pytest.raises(ValueError, match="t1, lr, dt, rtol, atol: there is one for each of 3 trials"):
+    with pytest.raises(ValueError, match="t1: prepared with a number for each of 3 trials, got 2 trials"):
         prepared(np.ones(2), np.ones(2))
     ordered = jd.prepare(jd.flow_ensemble, decay, np.ones(3), 1.0, t1=1.0, longest_first=np.arange(3))
     with pytest.raises(ValueError, match="longest_first: there is one for each of 3 trials, got 2"):
         ordered(np.ones(2))
+
+
+OWN = {
+    "t1": (jd.flow_ensemble, {"t1": [1.0]}),
+    "dt": (jd.flow_ensemble, {"t1": 1.0, "dt": np.array([0.1])}),
+    "lr": (jd.descend_ensemble, {"steps": 3, "lr": np.array([0.1])}),
+    "lr of a schedule": (jd.descend_ensemble, {"steps": 3, "lr": jd.Schedule(lambda k, a: a / (1 + k), np.ones(1))}),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("equal", [False, True])
+def test_what_one_trial_has_of_its_own_is_not_other_trials(name, equal):
+    """Prepared with one trial, or with several that are alike, it looks as if all shared it."""
+    ensemble, options = OWN[name]
+    if equal:
+        options = jax.tree.map(lambda leaf: np.repeat(leaf, 2) if np.ndim(leaf) else leaf, options | {"t1": np.ones(1)}
+                               if name == "t1" else options)  # fmt: skip
+    step = (lambda s, d, lr: s - lr * s) if ensemble is jd.descend_ensemble else decay
+    prepared = jd.prepare(ensemble, step, np.ones(2 if equal else 1), 1.0, **options)
+    prepared(np.zeros(2 if equal else 1))
+    with pytest.raises(ValueError, match=f"{name.split()[0]}: prepared with a number for each of [12] trials, got 3"):
+        prepared(np.ones(3))
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_data_of_each_trial_is_not_other_trials(n):
+    prepared = jd.prepare(jd.flow_ensemble, decay, np.ones(n), np.ones(n), t1=1.0, in_axes=(None, 0, 0))
+    with pytest.raises(ValueError, match=f"expected one number of trials .* 3 in states, {n} in data"):
+        prepared(np.ones(3))
+    with pytest.raises(ValueError, match=f"expected one number of trials .* {n} in states, 3 in data"):
+        prepared(data=np.ones(3))
+    own = jax.tree.map(lambda leaf: np.full(n, leaf), jd.StopGradient(0.1))
+    prepared = jd.prepare(jd.flow_ensemble, own, jax.tree.map(lambda leaf: leaf[:n], START), MOMENTS,
+                          t1=1.0, in_axes=(0, 0, None))  # fmt: skip
+    with pytest.raises(ValueError, match=f"expected one number of trials .* {n} in system, 10 in states"):
+        prepared(START)
+
+
+def test_a_start_that_all_share_is_given_as_one():
+    rates = np.array([0.5, 1.0, 2.0])
+    options = {"t1": 1.0, "in_axes": (None, None, 0)}
+    prepared = jd.prepare(jd.flow_ensemble, decay, 2.0, rates, **options)
+    assert_same(prepared(3.0, rates[:2]), jd.flow_ensemble(decay, 3.0, rates[:2], **options))
+    assert_same(prepared(data=rates[1:]), jd.flow_ensemble(decay, 2.0, rates[1:], **options))
+    with pytest.raises(ValueError, match=r"states: expected float64\[\] of all trials as prepared"):
+        prepared(np.ones(3))
+
+
+def test_nothing_is_solved_before_it_is_asked_for(monkeypatch):
+    """Preparing compiles, and takes one step."""
+    limits, ended = [], Prepared._ended
+    monkeypatch.setattr(Prepared, "_ended", lambda self, run, limit: limits.append(limit) or ended(self, run, limit))
+    prepared = jd.prepare(jd.descend_ensemble, lambda s, d, lr: s + lr, np.ones(3), None, lr=1.0, steps=2_000_000)
+    assert limits == [1]
+    assert prepared().final.tolist() == [2_000_001.0] * 3
+
+
+@pytest.mark.parametrize("engine", ["xla", "fused"])
+def test_settings_of_jax_are_those_of_the_preparation(engine):
+    step = lambda s, d, lr: s + jax.random.uniform(jax.random.key(3), (5,)).sum()  # noqa: E731
+    arguments = (jd.descend_ensemble, step, np.zeros(3), None)
+    with jax.threefry_partitionable(False):
+        prepared = jd.prepare(*arguments, lr=1.0, steps=1, engine=engine)
+        before = prepared()
+    with jax.threefry_partitionable(True):
+        assert_same(prepared(), before)
+        assert (jd.descend_ensemble(*arguments[1:], lr=1.0, steps=1, engine=engine).final != before.final).all()
 
 
 def test_options_that_do_not_apply_are_refused():

@@ -14,6 +14,7 @@ import numpy as np
 from jax.extend import core as jex
 from jax.extend import random as generators
 
+from ..base import tracing
 from .expressions import Unsupported
 from .factorisations import FACTORISATIONS
 
@@ -36,12 +37,15 @@ def derived_jaxpr(equation: Any) -> Any:
         hash(key := tuple(sorted(equation.params.items(), key=lambda each: each[0])))
     except TypeError:
         raise Unsupported(f"the primitive {equation.primitive.name} with these options") from None
-    return _traced(equation.primitive.name, key, inputs, kinds, bool(jax.config.read("jax_enable_x64")))
+    return _traced(equation.primitive.name, key, inputs, kinds, tracing())
 
 
 @functools.lru_cache(maxsize=256)
-def _traced(name: str, params: Any, inputs: Any, kinds: Any, x64: bool) -> jex.ClosedJaxpr:
-    function = DERIVED[name](**dict(params))
+def _traced(name: str, params: Any, inputs: Any, kinds: Any, settings: Any) -> jex.ClosedJaxpr:
+    try:
+        function = DERIVED[name](**dict(params))
+    except TypeError:  # options that another version of JAX has
+        raise Unsupported(f"the primitive {name} with these options") from None
 
     def typed(*arguments: Any) -> list[Any]:
         out = function(*arguments)
@@ -113,15 +117,14 @@ def threefry2x32():
 
 
 @derived
-def top_k(*, k: int, operand_axis: int = -1, axis: int | None = None, **_: Any):
+def top_k(*, k: int, axis: int):
     """The first in descending total order; of equal ones those with the lower index."""
-    along = operand_axis if axis is None else axis
 
     def one(x: Any) -> Any:
-        x = jnp.moveaxis(x, along, -1)
+        x = jnp.moveaxis(x, axis, -1)
         counts = jax.lax.broadcasted_iota(np.int32, x.shape, x.ndim - 1)
         _, values, places = jax.lax.sort((~_in_order(x), x, counts), num_keys=1)
-        return tuple(jnp.moveaxis(each[..., :k], -1, along) for each in (values, places))
+        return tuple(jnp.moveaxis(each[..., :k], -1, axis) for each in (values, places))
 
     return one
 

@@ -25,9 +25,11 @@ from ..base import (
     RecordFunction,
     StepFunction,
     batch_size,
+    constants,
     in_jax_dtype,
     on_host,
     one_trial,
+    tracing,
 )
 from .expressions import TooLarge, Unsupported
 from .job import Job
@@ -100,9 +102,8 @@ class Ready(NamedTuple):
     ) -> Finished:
         """Like the module's `run`; `states` is overwritten by the trials' ends."""
         most = -(-n_trials // self.compiled.lanes)
-        few = _HERE // (
-            most * (self.compiled.lines or _HERE + 1)
-        )  # steps that take no time, in which most small batches end
+        # Steps that take no time, in which most small batches end; none where a step's length is not known.
+        few = _HERE // (most * (self.compiled.lines or _HERE + 1))
         if progress is None and threads is None and few >= min(max_steps, _TRIED):
             there = jax.tree.map(np.array, states) if few < max_steps else states
             job = Job(self.program, there, params, min(few, max_steps), n_trials, order, times)
@@ -128,7 +129,7 @@ def _elementwise(
     on = {"devices": devices, "progress": progress}
     if recording["record"] is not None:
         return xla.run(step, done, states, params, max_steps, **on, **recording)
-    functions = (step, done, *map(_Example, (one_trial(states), one_trial(params))), _x64())
+    functions = (step, done, *map(_Example, (one_trial(states), one_trial(params))), tracing())
     try:
         program = _cached(_elementwise_program, functions)
     except TooLarge:
@@ -152,7 +153,7 @@ def supports(step: StepFunction, done: DoneFunction | None, states: Any, params:
     states, params = (jax.tree.map(in_jax_dtype, tree) for tree in (states, params))
     try:
         one, other = one_trial(states), one_trial(params)
-        _, kernel = _kernel_of(step, done, record, _Example(one), _Example(other), None, _x64())
+        _, kernel = _kernel_of(step, done, record, _Example(one), _Example(other), None, tracing())
         if kernel.lines > PROMPT:
             return False
         compiled_program(step, done, record, one, other, None)
@@ -181,11 +182,7 @@ def compiled_program(
     step: Any, done: Any, record: Any, state: Any, param: Any, lanes: int | None
 ) -> tuple[Program, Any]:
     """The traced program and its kernel, from the cache where the same functions and shapes were seen."""
-    return _cached(_compiled_program, (step, done, record, _Example(state), _Example(param), lanes, _x64()))
-
-
-def _x64() -> bool:
-    return bool(jax.config.read("jax_enable_x64"))
+    return _cached(_compiled_program, (step, done, record, _Example(state), _Example(param), lanes, tracing()))
 
 
 def _cached(function: Any, arguments: tuple[Any, ...]) -> Any:
@@ -206,7 +203,7 @@ def _kernel_of(*functions: Any) -> tuple[Program, Kernel]:
 
 @functools.lru_cache(maxsize=128)
 def _built(
-    step: Any, done: Any, record: Any, state: _Example, param: _Example, lanes: Any, x64: Any
+    step: Any, done: Any, record: Any, state: _Example, param: _Example, lanes: Any, settings: Any
 ) -> tuple[Program, Kernel] | Unsupported:
     """The program and its kernel, or why there is none, which is to be found out once."""
     from . import native  # llvmlite is imported when something is compiled
@@ -220,11 +217,11 @@ def _built(
 
 @functools.lru_cache(maxsize=128)
 def _compiled_program(
-    step: Any, done: Any, record: Any, state: _Example, param: _Example, lanes: Any, x64: Any
+    step: Any, done: Any, record: Any, state: _Example, param: _Example, lanes: Any, settings: Any
 ) -> tuple[Program, Any]:
     from . import native
 
-    program, kernel = _kernel_of(step, done, record, state, param, lanes, x64)
+    program, kernel = _kernel_of(step, done, record, state, param, lanes, settings)
     known = _KERNELS.get(kernel.text)
     if known is None:
         known = _KERNELS[kernel.text] = native.compile_kernel(kernel)
@@ -247,10 +244,11 @@ def _traced(step: Any, done: Any, record: Any, state: Any, param: Any) -> Progra
     if record is not None:
         recorded, (_, value) = trace(record, state, state, param, jax.ShapeDtypeStruct((), np.float64))
         saved = Layout.of(recorded.out_avals[1:])
-    effects = {str(effect) for each in (stepped, judged, recorded) if each is not None for effect in each.effects}
+    traced = [each for each in (stepped, judged, recorded) if each is not None]
+    effects = {str(effect) for each in traced for effect in each.effects}
     if effects:
         raise Unsupported(f"an effect ({', '.join(sorted(effects))})")
-    shared = sum(np.size(value) for each in (stepped, judged, recorded) if each is not None for value in each.consts)
+    shared = sum({id(value): np.size(value) for each in traced for value in constants(each)}.values())
     if shared > _SHARED:
         raise Unsupported(f"a step with constants of {shared:,} numbers (more than {_SHARED:,})")
     states, params = (Layout.of(jax.tree.leaves(tree)) for tree in (state, param))

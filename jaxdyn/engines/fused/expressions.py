@@ -106,6 +106,13 @@ class Graph:
     def is_void(self, place: int) -> bool:
         return self._known.get(("void", self.nodes[place].dtype)) == place
 
+    def is_odd(self, place: int) -> bool:
+        """Whether this is a constant, or has a part that is one, which times a void is none."""
+        node = self.nodes[place]
+        if node.op == "pair":
+            return any(self.is_odd(part) for part in node.args)
+        return node.op == "constant" and not math.isfinite(float(node.value))
+
     def _is_false(self, place: int) -> bool:
         node = self.nodes[place]
         return node.op == "constant" and node.dtype == "bool" and not node.value
@@ -223,6 +230,9 @@ class Graph:
         nodes = [self.nodes[place] for place in self.live(outputs)]
         inside = [node.value for node in nodes if node.op == "loop"]
         return len(nodes) + sum(loop.graph.size([loop.go_on, *loop.new]) for loop in inside)
+
+    def has_loops(self, outputs: Sequence[int]) -> bool:
+        return any(self.nodes[place].op == "loop" for place in self.live(outputs))
 
     def contracted(self, outputs: Sequence[int]) -> tuple[dict[int, Node], list[int]]:
         """The live nodes with a·b ± c made one rounding (`fma`) where a·b has no other use, and their order."""

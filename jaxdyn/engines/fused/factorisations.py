@@ -16,8 +16,9 @@ def _by_matrix(function: Callable[..., Any]) -> Callable[..., Any]:
     """The function of one matrix (or of several), over leading axes."""
 
     def all_of_them(*matrices: Any) -> Any:
-        if max(size for each in matrices for size in each.shape[-2:]) > _LARGEST:
-            raise Unsupported(f"a factorisation of matrices with more than {_LARGEST} rows")
+        sizes = [size for each in matrices for size in each.shape[-2:]]
+        if not min(sizes) or max(sizes) > _LARGEST:
+            raise Unsupported(f"a factorisation of matrices with {max(sizes)} rows (none, or more than {_LARGEST})")
         call = function
         for _ in range(matrices[0].ndim - 2):
             call = jax.vmap(call)

@@ -153,11 +153,10 @@ def _gather(graph: Any, equation: Any, x: Any, index: Any):
     batched = [axis for axis in range(len(shape)) if axis not in numbers.offset_dims]
     gone = {*numbers.collapsed_slice_dims, *numbers.operand_batching_dims}
     kept = [axis for axis in range(x.ndim) if axis not in gone]
-    fill = (
-        graph.constant(_filling(params.get("fill_value"), dtype), dtype)
-        if not _is_clipped(params["mode"], promised=True)
-        else 0
-    )
+    clipped = _is_clipped(params["mode"], promised=True)
+    if dtype == "key" and not clipped:
+        raise Unsupported("keys found by an index that may be outside")
+    fill = 0 if clipped else graph.constant(params["fill_value"], dtype)
     out = np.empty(shape, np.int64)
     used = 0
     for where in np.ndindex(out.shape):
@@ -170,23 +169,13 @@ def _gather(graph: Any, equation: Any, x: Any, index: Any):
         used += math.prod(len(start.positions) for start in starts)
         _check_size(used, "gather")
         place = _looked_up(graph, x, starts, offset)
-        inside = None if _is_clipped(params["mode"], promised=True) else _all(graph, [start.inside for start in starts])
+        inside = None if clipped else _all(graph, [start.inside for start in starts])
         out[where] = place if inside is None else graph.apply("select", inside, fill, place, dtype=dtype)
     return [out]
 
 
 def _fixed(operand_axes: Any, index_axes: Any, batch: Sequence[int]) -> dict[int, int]:
     return {int(axis): batch[at] for axis, at in zip(operand_axes, index_axes, strict=True)}
-
-
-def _filling(value: Any, dtype: str) -> Any:
-    """What stands where an index is outside."""
-    if value is not None:
-        return value
-    if not np.issubdtype(np.dtype(dtype), np.integer):
-        return False if dtype == "bool" else np.nan
-    ends = np.iinfo(dtype)
-    return ends.max if dtype.startswith("u") else ends.min
 
 
 _COMBINED = {"scatter-add": "add", "scatter-mul": "mul", "scatter-min": "min", "scatter-max": "max",

@@ -3,8 +3,8 @@
 Threads are kept between runs: starting them takes as long as a small batch.
 """
 
-import threading
-from collections.abc import Callable
+import functools
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import jax
@@ -18,53 +18,10 @@ from .program import Program
 _POLL = 0.05  # seconds between two looks at the counter of finished trials
 
 
-class _Hand:
-    """A thread that does one piece of work after another; the lock is free when it has nothing to do."""
-
-    def __init__(self) -> None:
-        self.work: Callable[[], None] | None = None
-        self.failed: BaseException | None = None
-        self.given, self.finished = threading.Lock(), threading.Lock()
-        self.given.acquire()
-        self.waited = True
-        self.finished.acquire()
-        threading.Thread(target=self._run, name="jaxdyn-fused", daemon=True).start()
-
-    def _run(self) -> None:
-        while True:
-            self.given.acquire()
-            try:
-                assert self.work is not None
-                self.work()
-            except BaseException as error:
-                self.failed = error
-            self.work = None
-            self.finished.release()
-
-    def take(self, work: Callable[[], None]) -> None:
-        self.work, self.failed, self.waited = work, None, False
-        self.given.release()
-
-    def done(self, seconds: float | None) -> bool:
-        """Wait until the work is done, at most so long."""
-        self.waited = self.waited or self.finished.acquire(timeout=-1 if seconds is None else seconds)
-        return self.waited
-
-    def settle(self) -> None:
-        """Wait until there is nothing to do, whatever happens meanwhile."""
-        while not self.waited:
-            try:
-                self.done(None)
-            except KeyboardInterrupt:
-                continue
-
-    def raise_what_failed(self) -> None:
-        failed, self.failed = self.failed, None
-        if failed is not None:
-            raise failed
-
-
-_IDLE: list[_Hand] = []
+@functools.cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Kept: starting threads takes as long as a small batch."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="jaxdyn-fused")
 
 
 _NO_TIMES = save_times(())
@@ -104,22 +61,18 @@ class Job:
         compiled.run(self.arguments.ctypes.data, -(-memory.ctypes.data // 64) * 64)
 
     def run(self, compiled: Any, threads: int, progress: Progress | None) -> None:
-        hands = [_IDLE.pop() if _IDLE else _Hand() for _ in range(threads)]
+        jobs: list[Future[None]] = []
         told = 0
         try:
-            for hand in hands:
-                hand.take(lambda: self.run_here(compiled))
-            for hand in hands:
-                while not hand.done(None if progress is None else _POLL):
-                    told = self._tell(progress, told)
+            jobs.extend(_pool(threads).submit(self.run_here, compiled) for _ in range(threads))
+            while wait(jobs, None if progress is None else _POLL).not_done:
+                told = self._tell(progress, told)
             self._tell(progress, told)
         finally:  # an interrupt, or a progress function that failed
             self.stop[0] = 1
-            for hand in hands:
-                hand.settle()
-            _IDLE.extend(hands)
-        for hand in hands:
-            hand.raise_what_failed()
+            wait(jobs)
+        for job in jobs:
+            job.result()
 
     def _tell(self, progress: Progress | None, told: int) -> int:
         """Report what was finished since `told`; returns the count now."""

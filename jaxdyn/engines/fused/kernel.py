@@ -108,10 +108,12 @@ class _Text:
                 code.store(dtype, code.load(dtype, slot), code.address("%state", place))
 
         entries = "[ 0, %ready ]"
-        if parts.judged:
-            code.put("br label %inner")
-        else:
+        # A loop may never end for numbers that are no longer finite: steps with one are looked at one by one.
+        blocks = not parts.judged and not graph.has_loops(parts.new)
+        if blocks:
             entries += self._unjudged_blocks(code, slots, places, elements, parts, body, to_memory)
+        else:
+            code.put("br label %inner")
         code.label("inner")
         at = len(code.lines)
         current, results = body([*parts.new, *parts.judged])
@@ -128,7 +130,7 @@ class _Text:
         code.lines.insert(at, f"  %n = phi i64 {entries}, [ %n1, %{code.label_now()} ]")
         code.put(f"br i1 {leaves}, label %leave, label %inner")
         self._leave_small(code, masks, current, new)
-        self._end_run(code, "[ %n1, %leave ]" + (", [ %m2, %whole ]" if not parts.judged else ""))
+        self._end_run(code, "[ %n1, %leave ]" + (", [ %m2, %whole ]" if blocks else ""))
         return self._module(straight=True)
 
     def _leave_small(self, code: Code, masks: dict[str, str], current: list[str], new: list[str]) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from . import exponentials, roots, trigonometry
 from .arithmetic import Value, Vectors
 
-LIBRARY = {"erfc": "erfc", "lgamma": "lgamma"}
+LIBRARY = {"erfc", "lgamma"}
 OWN: dict[str, Callable[..., Value]] = {
     "exp": exponentials.exp, "exp2": exponentials.exp2, "expm1": exponentials.expm1, "log": exponentials.log,
     "log1p": exponentials.log1p, "pow": exponentials.power, "sinh": exponentials.sinh, "cosh": exponentials.cosh,
@@ -19,7 +19,7 @@ OWN: dict[str, Callable[..., Value]] = {
     "erf": roots.erf,
 }  # fmt: skip
 FUNCTIONS = {*OWN, *LIBRARY}
-_BOUNDED = {"sin": "sin", "cos": "cos", "tan": "tan"}  # the library's beyond `trigonometry.BOUND`
+_BOUNDED = {"sin", "cos", "tan"}  # the library's beyond `trigonometry.BOUND`
 _TWO = {"pow", "atan2"}
 _WRITTEN = 12  # uses of a function that are written out in their place: each is some fifty instructions
 
@@ -35,16 +35,16 @@ def definitions(helpers: Iterable[tuple[str, str]], lanes: int, module: str) -> 
         calls[function] = calls.get(function, 0) + module.count(f"@{symbol(function, dtype, lanes)}(")
     wanted = {(function, "float64") for function, _ in helpers}
     text = [_by_double(function, lanes) for function, dtype in sorted(helpers) if dtype == "float32"]
-    called = {}
+    called: dict[str, None] = {}
     for function, _ in sorted(wanted):
         if function in LIBRARY:
-            text.append(_library(symbol(function, "float64", lanes), LIBRARY[function], lanes))
-            called[LIBRARY[function]] = None
+            text.append(_library(symbol(function, "float64", lanes), function, lanes))
+            called[function] = None
         else:
             text.append(_own(function, lanes, "#0" if calls[function] <= _WRITTEN else "#1"))
         if function in _BOUNDED:
-            text.append(_library(_far(function, lanes), _BOUNDED[function], lanes))
-            called[_BOUNDED[function]] = None
+            text.append(_library(_far(function, lanes), function, lanes))
+            called[function] = None
     return text + [f"declare double @{name}(double)" for name in called]
 
 

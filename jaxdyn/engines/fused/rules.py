@@ -179,17 +179,28 @@ def _dot(graph: Any, equation: Any, x: Any, y: Any):
     left = x.transpose([*batch_x, *free_x, *over_x]).reshape(size(x, batch_x), size(x, free_x), depth)
     right = y.transpose([*batch_y, *free_y, *over_y]).reshape(size(y, batch_y), size(y, free_y), depth)
     times, plus = ("and", "or") if dtype == "bool" else ("mul", "add")
-    out = np.empty((left.shape[0], left.shape[1], right.shape[1]), np.int64)
-    convert = lambda place: graph.apply("convert", int(place), dtype=dtype)  # noqa: E731
-    out[:] = graph.void(dtype)
+    left, right = (_over(array, lambda place: graph.apply("convert", place, dtype=dtype)) for array in (left, right))
+    odd_left, odd_right = (_over(array, graph.is_odd).astype(bool) for array in (left, right))
+    void = graph.void(dtype)
+    out = np.full((left.shape[0], left.shape[1], right.shape[1]), void, np.int64)
     # By tiles, the sum outermost: a processor's registers can hold a tile's sums, and every load serves a whole row.
     for group in range(out.shape[0]):
         for rows, columns in itertools.product(_tiles(out.shape[1]), _tiles(out.shape[2])):
             for k in range(depth):
-                for i, j in itertools.product(rows, columns):
-                    product = graph.apply(times, convert(left[group, i, k]), convert(right[group, j, k]))
-                    out[group, i, j] = graph.apply(plus, int(out[group, i, j]), product)
+                x, y = left[group, rows, k], right[group, columns, k]
+                # What a void multiplies is one, and adds nothing.
+                gone = (x == void)[:, None] & ~odd_right[group, columns, k]
+                gone |= (y == void) & ~odd_left[group, rows, k][:, None]
+                for i, j in np.argwhere(~gone).tolist():
+                    place = (group, rows[i], columns[j])
+                    out[place] = graph.apply(plus, int(out[place]), graph.apply(times, int(x[i]), int(y[j])))
     return [out]
+
+
+def _over(array: Places, function: Callable[[int], Any]) -> np.ndarray:
+    """The function of each place, of equal ones once."""
+    places, back = np.unique(array, return_inverse=True)
+    return np.array([function(place) for place in places.tolist()], np.int64)[back].reshape(array.shape)
 
 
 def _tiles(size: int) -> list[range]:

@@ -40,7 +40,7 @@ def _evaluate(jaxpr: Any, graph: Graph, constants: Sequence[Places], inputs: Seq
     def read(atom: Any) -> Places:
         return constant_places(graph, literal(atom)) if isinstance(atom, jex.Literal) else known[atom]
 
-    for equation in jaxpr.eqns:
+    for equation in needed(jaxpr):
         for out in equation.outvars:
             if hasattr(out.aval, "dtype"):
                 type_of(out.aval)
@@ -50,26 +50,46 @@ def _evaluate(jaxpr: Any, graph: Graph, constants: Sequence[Places], inputs: Seq
     return [read(atom) for atom in jaxpr.outvars]
 
 
+def needed(jaxpr: Any) -> list[Any]:
+    """The equations that the outputs depend on, in order.
+
+    A linear solve is compiled from its operator: the factors that JAX has prepared for it are nothing it needs.
+    """
+    wanted = {atom for atom in jaxpr.outvars if not isinstance(atom, jex.Literal)}
+    kept = []
+    for equation in reversed(jaxpr.eqns):
+        if wanted.isdisjoint(equation.outvars):
+            continue
+        if equation.primitive.name == "custom_linear_solve":
+            lengths = equation.params["const_lengths"]
+            bare = type(lengths)(lengths.matvec, 0, 0, 0)
+            arguments = [*equation.invars[: lengths.matvec], *equation.invars[sum(lengths) :]]
+            equation = equation.replace(invars=arguments, params=equation.params | {"const_lengths": bare})
+        wanted.update(atom for atom in equation.invars if not isinstance(atom, jex.Literal))
+        kept.append(equation)
+    return kept[::-1]
+
+
 def apply_rule(equation: Any, graph: Graph, arguments: list[Places]) -> list[Places]:
     """The outputs of one equation of a jaxpr."""
     name = equation.primitive.name
-    inner = inner_jaxpr(equation)
+    try:
+        inner = inner_jaxpr(equation)
+    except Unsupported as error:
+        return [_unknown(graph, error.what, out.aval) for out in equation.outvars]
     if inner is not None:
         return scalarise(inner, graph, arguments)
     if name in ELEMENTWISE:
         dtype = type_of(equation.outvars[0].aval)
         return [elementwise(graph, name, equation.params, arguments, dtype)]
     if name not in RULES:
-        return [_unknown(graph, name, out.aval) for out in equation.outvars]
+        return [_unknown(graph, f"the primitive {name}", out.aval) for out in equation.outvars]
     return [np.asarray(result) for result in RULES[name](graph, equation, *arguments)]
 
 
-def _unknown(graph: Graph, name: str, aval: Any) -> Places:
-    """Elements that nothing may depend on in the end: writing them out as code is what raises `Unsupported`.
-
-    A linear solve is compiled from its operator; the factors that JAX prepares for it are then not needed.
-    """
-    node = graph.unsupported(f"the primitive {name}", type_of(aval))
+def _unknown(graph: Graph, what: str, aval: Any) -> Places:
+    """Elements that nothing may depend on in the end: writing them out as code is what raises `Unsupported`."""
+    node = graph.unsupported(what, type_of(aval))
     return np.full(aval.shape, node, np.int64)
 
 
@@ -104,28 +124,47 @@ def _linear_solve(graph: Any, equation: Any, *arguments: Any) -> list[Places]:
         raise Unsupported("a linear solve with several unknown arrays")
     (right,) = rights
     dtype = graph.nodes[right.flat[0]].dtype
-    columns = []
-    for k in range(right.size):
+
+    def image(vector: Any) -> Places:
+        return scalarise(jaxprs.matvec, graph, [*constants, np.reshape(vector, right.shape)])[0].ravel()
+
+    # Blocks that do not see one another, such as a matrix's right sides: the first columns of all are found at once,
+    # then the second ones, and a matrix that several have is eliminated once.
+    count, labels = scipy.sparse.csgraph.connected_components(_seen(graph, image, right.size, dtype), directed=False)
+    blocks = [np.flatnonzero(labels == label) for label in range(count)]
+    columns: list[list[Places]] = [[] for _ in blocks]
+    for k in range(max(block.size for block in blocks)):
         unit = np.full(right.size, graph.void(dtype))
-        unit[k] = graph.constant(1, dtype)
-        columns.append(scalarise(jaxprs.matvec, graph, [*constants, unit.reshape(right.shape)])[0].ravel())
-    matrix, flat = np.stack(columns, 1), right.ravel()
-    solution = np.empty(right.size, np.int64)
-    # Blocks that do not see one another, such as a matrix's right sides: each matrix is eliminated once.
-    solved: dict[bytes, list[np.ndarray]] = {}
-    there = ~np.vectorize(graph.is_void, otypes=[bool])(matrix)
-    count, labels = scipy.sparse.csgraph.connected_components(there, directed=False)
-    for block in (np.flatnonzero(labels == label) for label in range(count)):
-        solved.setdefault(matrix[np.ix_(block, block)].tobytes(), []).append(block)
-    for blocks in solved.values():
-        size = blocks[0].size
-        shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape in ((size, size), (size, len(blocks)))]
+        unit[[block[k] for block in blocks if block.size > k]] = graph.constant(1, dtype)
+        images = image(unit)
+        for block, found in zip(blocks, columns, strict=True):
+            found += [images[block]] * (block.size > k)
+    solved: dict[bytes, list[int]] = {}
+    for which, found in enumerate(columns):
+        solved.setdefault(np.stack(found).tobytes(), []).append(which)
+    flat, solution = right.ravel(), np.empty(right.size, np.int64)
+    for alike in solved.values():
+        matrix = np.stack(columns[alike[0]], 1)
+        shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape in (matrix.shape, (len(matrix), len(alike)))]
         elimination, _ = trace(solve_linear, *shapes)
-        sides = np.stack([flat[block] for block in blocks], 1)
-        (found,) = scalarise(elimination, graph, [matrix[np.ix_(blocks[0], blocks[0])], sides])
-        for side, block in enumerate(blocks):
-            solution[block] = found[:, side]
+        sides = np.stack([flat[blocks[which]] for which in alike], 1)
+        (found,) = scalarise(elimination, graph, [matrix, sides])
+        for side, which in enumerate(alike):
+            solution[blocks[which]] = found[:, side]
     return [solution.reshape(right.shape)]
+
+
+def _seen(graph: Graph, image: Callable[[Any], Places], size: int, dtype: str) -> np.ndarray:
+    """Which elements of an image depend on which of the argument, bool [size, size]."""
+    before = len(graph.nodes)
+    names = [[("unknown", before, k, part) for part in range(2 if is_pair(dtype) else 1)] for k in range(size)]
+    parts = [[graph.input(name, PARTS.get(dtype, dtype)) for name in each] for each in names]
+    images = image([graph.pair(each, dtype) if is_pair(dtype) else each[0] for each in parts])
+    masks = {place: 1 << k for k, each in enumerate(parts) for place in each}
+    for place in range(before, len(graph.nodes)):
+        for argument in graph.nodes[place].args:
+            masks[place] = masks.get(place, 0) | masks.get(argument, 0)
+    return np.array([[masks.get(place, 0) >> k & 1 for k in range(size)] for place in images.tolist()], bool)
 
 
 # Nodes and passes of a loop that are written out; beyond, what can be is a loop in the code.
@@ -155,13 +194,13 @@ def _scan(graph: Any, equation: Any, *arguments: Any):
 
 def _counted(graph: Graph, closed: Any, constants: list[Places], start: list[Places], length: int) -> list[Places]:
     """`length` passes, as a loop in the code."""
-    count = np.array(graph.constant(0, "int32"))
+    count = np.array(graph.constant(0, "int64"))
 
     def go_on(inner: Graph, _: Any, carried: list[Places]) -> int:
-        return inner.apply("lt", carried[0].item(), inner.constant(length, "int32"))
+        return inner.apply("lt", carried[0].item(), inner.constant(length, "int64"))
 
     def new(inner: Graph, outer: list[Places], carried: list[Places]) -> list[Places]:
-        after = np.array(inner.apply("add", carried[0].item(), inner.constant(1, "int32")))
+        after = np.array(inner.apply("add", carried[0].item(), inner.constant(1, "int64")))
         return [after, *scalarise(closed, inner, [*outer, *carried[1:]])]
 
     return _looped(graph, constants, [count, *start], go_on, new)[1:]
@@ -214,7 +253,7 @@ def _where(graph: Graph, which: Places, new: list[Places], old: list[Places]) ->
 def _looped(graph: Graph, constants: list[Places], start: list[Places], go_on: Any, new: Any) -> list[Places]:
     """A loop in the code: while go_on(graph, constants, carried), they become new(graph, constants, carried)."""
     inner = Graph(graph.limit)
-    outer: list[int] = []
+    outer: dict[int, int] = {}  # their numbers
 
     def read(place: int) -> int:
         """A place of the graph around it in the inner one."""
@@ -227,9 +266,7 @@ def _looped(graph: Graph, constants: list[Places], start: list[Places], go_on: A
             return inner.constant(node.value, node.dtype)
         if node.op == "unsupported":
             return inner.unsupported(node.value, node.dtype)
-        if place not in outer:
-            outer.append(place)
-        return inner.input(("outer", outer.index(place)), node.dtype)
+        return inner.input(("outer", outer.setdefault(place, len(outer))), node.dtype)
 
     begun: list[int] = []
 
@@ -247,7 +284,7 @@ def _looped(graph: Graph, constants: list[Places], start: list[Places], go_on: A
     for guard in graph.guards:  # of a choice that was not taken no loop needs to end
         goes_on = inner.apply("and", goes_on, read(guard))
     parts = [part for array in after for place in array.ravel().tolist() for part in _flat(inner, place)]
-    results = iter(graph.loop(inner, goes_on, parts, begun, outer))
+    results = iter(graph.loop(inner, goes_on, parts, begun, list(outer)))
 
     def rebuilt(place: int) -> int:
         dtype = graph.nodes[place].dtype

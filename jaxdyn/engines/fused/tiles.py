@@ -20,7 +20,7 @@ from .pairs import is_pair
 from .places import Both, Constant, Index, Lazy, Memory, Value, Workspace, loop, row_major
 from .products import Products
 from .rules import RULES, constant_places, literal, type_of
-from .scalarise import apply_rule, inner_jaxpr
+from .scalarise import apply_rule, inner_jaxpr, needed
 from .vectors import Code
 
 _DEPTH = 64  # terms of a sum that are written out
@@ -61,12 +61,12 @@ class _Emitter:
             variable: self.space.constant(value) for variable, value in zip(jaxpr.constvars, closed.consts, strict=True)
         }
         known |= dict(zip(jaxpr.invars, inputs, strict=True))
-        uses: dict[Any, int] = {}
-        for atom in itertools.chain(jaxpr.outvars, *(equation.invars for equation in jaxpr.eqns)):
+        equations, uses = needed(jaxpr), {}
+        for atom in itertools.chain(jaxpr.outvars, *(equation.invars for equation in equations)):
             if not isinstance(atom, jex.Literal):
                 uses[atom] = uses.get(atom, 0) + 1
         read = lambda atom: self.space.constant(literal(atom)) if isinstance(atom, jex.Literal) else known[atom]  # noqa: E731
-        for equation in jaxpr.eqns:
+        for equation in equations:
             results = self.equation(equation, [read(atom) for atom in equation.invars])
             for variable, value in zip(equation.outvars, results, strict=True):
                 # What is read more than once, and what is a single number, is computed once.
@@ -101,7 +101,10 @@ class _Emitter:
         for value in arguments:
             if isinstance(value, Constant) and value.array.size and not value.uniform and not is_pair(value.dtype):
                 value.table()
-        inner = inner_jaxpr(equation)
+        try:
+            inner = inner_jaxpr(equation)
+        except Unsupported as error:
+            return [self.unknown(error.what, variable.aval) for variable in equation.outvars]
         if inner is not None:
             return self.evaluate(inner, arguments)
         if name in ELEMENTWISE:
@@ -110,13 +113,12 @@ class _Emitter:
         if rule is not None:
             return list(rule(equation, *arguments))
         if name not in RULES:
-            return [self.unknown(name, variable.aval) for variable in equation.outvars]
+            return [self.unknown(f"the primitive {name}", variable.aval) for variable in equation.outvars]
         return self.written_out(equation, arguments)
 
-    def unknown(self, name: str, aval: Any) -> Value:
+    def unknown(self, what: str, aval: Any) -> Value:
         """As in `scalarise`: an error only if something depends on it."""
         dtype = type_of(aval)
-        what = f"the primitive {name}"
         return Lazy(tuple(aval.shape), dtype, lambda graph, index: graph.unsupported(what, dtype), False)
 
     def elementwise(self, equation: Any, arguments: list[Value]) -> Value:

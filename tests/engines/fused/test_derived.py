@@ -70,7 +70,12 @@ OF_MATRIX = {
     "function of a matrix": (lambda x: (lambda w, v: v @ jnp.diag(jnp.sin(w)) @ v.T)(*jnp.linalg.eigh(x)), 1e-12),
     "slogdet": (lambda x: jnp.stack(jnp.linalg.slogdet(x)), 1e-12),
     "lu": (lambda x: jnp.concatenate([part.ravel() for part in jax.scipy.linalg.lu(x)]), 1e-12),
-    "singular": (lambda x: jax.scipy.linalg.lu(jnp.stack([x[0], 2 * x[0], x[1]]))[2][2, 2] * 0, None),
+    "infinite beside a mask": (lambda x: jnp.isnan(jnp.eye(3) @ jnp.full((3, 3), jnp.inf) + x), None),
+    "infinite before a mask": (lambda x: jnp.isnan(jnp.full((3, 3), jnp.inf) @ jnp.eye(3) + x), None),
+    "solve of an arrow": (lambda x: jnp.linalg.solve(jnp.eye(3) * (3 + x) + x[:, :1] * jnp.eye(3)[:1], x[0]), 1e-12),
+    "solve of blocks": (lambda x: jnp.linalg.solve(
+        x * (jnp.arange(3)[:, None] // 2 == jnp.arange(3) // 2).astype(float), x[0]), 1e-12),
+    "singular": (lambda x: jax.scipy.linalg.lu(jnp.stack([x[0], 2 * x[0], x[1]]))[2], 1e-14),
     "singular values": (lambda x: jnp.linalg.svdvals(x[:2]), 1e-12),
     "norm": (lambda x: jnp.linalg.norm(x, 2), 1e-12),
     "qr": (lambda x: jnp.concatenate([part.ravel() for part in jnp.linalg.qr(x)]), 1e-12),
@@ -105,6 +110,8 @@ OF_VECTOR = {
     "interp": (lambda x: jnp.interp(x, jnp.sort(x[:4]), x[2:]), 1e-14),
     "largest": (lambda x: jnp.concatenate(jax.lax.top_k(jnp.round(x), 3)), None),
     "by index": (lambda x: x[whole(x[:3])], None),
+    "outside, of truth values": (lambda x: (x < 9).at[whole(x[:4], 9)].get(mode="fill") & (
+        x > 9).at[whole(x[:4], 9)].get(mode="fill"), None),
     "outside": (lambda x: jnp.isnan(jnp.take(x, whole(x[:3], 9) - 3, mode="fill")), None),
     "clipped": (lambda x: jnp.take(x, whole(x[:3], 9) - 3, mode="clip"), None),
     "wrapped": (lambda x: jnp.take(x, whole(x[:3], 9) - 3, mode="wrap"), None),
@@ -219,6 +226,7 @@ REFUSED = {
     "complex": lambda x: jnp.linalg.eigvalsh(x + 1j * x),
     "expm1": lambda x: jnp.expm1(1j * x).real,
     "sort": lambda x: jnp.sort(jnp.tile(x.ravel(), 9)),
+    "keys found": lambda x: jax.random.uniform(jax.random.split(key_of(x), 3).at[whole(x[0, 0])].get(mode="fill")) + x,
     "pivoting": lambda x: jax.scipy.linalg.qr(x, pivoting=True)[0],
 }
 
@@ -310,7 +318,7 @@ def test_complex_functions_where_a_part_overflows():
 
 
 LONG = {
-    "solve": lambda x: jnp.linalg.solve(x, x),
+    "solve": lambda x: jnp.linalg.solve(jnp.tile(x, (2, 2)), jnp.tile(x, (2, 2)))[:16],
     "qr": lambda x: jnp.linalg.qr(x)[0],
     "permutation": lambda x: jax.random.permutation(key_of(x), 60),
 }
