@@ -43,6 +43,8 @@ from .solve.descent import descend as descend
 from .solve.ensemble import descend_ensemble as descend_ensemble
 from .solve.ensemble import flow_ensemble as flow_ensemble
 from .solve.flow import flow as flow
+from .solve.methods.events import Event as Event
+from .solve.methods.events import Events as Events
 from .solve.methods.rest import Rest as Rest
 from .solve.prepared import Prepared as Prepared
 from .solve.prepared import prepare as prepare

@@ -16,7 +16,8 @@ from ..systems.base import ContinuousSystem, DiscreteSystem, Field, Step, check_
 from .descent import check_procedure
 from .fingerprint import fingerprint, is_own
 from .members import Axes, Members, in_states_precision
-from .methods.base import Held, Method, Save, check_rules, itself
+from .methods.base import Held, Method, Save, check_rules, itself, rule_of
+from .methods.events import Event
 from .methods.procedure import Optimizer, Procedure, optimizer_memory, take_step
 from .methods.rest import Rest, Until
 from .methods.rk4 import RK4
@@ -43,7 +44,9 @@ def flow_ensemble(
     rtol: float | None = None,
     atol: float | None = None,
     dt: Any = None,
-    until: Rest | Until | None = None,
+    until: Rest | Event | Until | None = None,
+    events: Event | Sequence[Any] = (),
+    max_events: int = 100,
     save: Save | None = None,
     max_steps: int = 1_000_000,
     longest_first: Any = None,
@@ -66,6 +69,9 @@ def flow_ensemble(
             error / (atol + rtol·max |state|) is below one. Default 1e-8 and 1e-10; 1e-5 and 1e-7 in float32.
         dt: a fixed step size, one number or one a trial; needed by "rk4", makes "tsit5" one of fixed steps. Time is
             cut into the least number of equal steps no longer than this.
+        events: zeros of functions (`Event`) that are listed in the solution, with their times and states. Together
+            with `ts` the trials run twice.
+        max_events: so many of a trial at most; more are counted, and not listed.
         max_steps: of a trial, accepted and rejected; status `OUT_OF_STEPS` beyond.
         longest_first: a number for every trial that grows with its expected length; longer ones start first.
         engine: "auto", "fused" or "xla"; see `jaxdyn.engines`.
@@ -98,6 +104,8 @@ def flow_ensemble(
     clock = Clock(t0, batch.checked("t1", t1, above=t0))
     check_schedules("system", system, clock.t1, start=t0)
     check_rules(until, save, batch.dtype)
+    events = _checked_events(events)
+    max_events = whole_number("max_events", max_events)
     times = None if ts is None else _checked_times(ts, t0, clock.t1)
     tolerance = _rest_tolerance(until)
     end = np.broadcast_to(clock.t1.astype(batch.dtype), (batch.n,))
@@ -122,10 +130,10 @@ def flow_ensemble(
         kind = FixedTsit5 if solver == "tsit5" else SOLVERS[solver]
         at_end = bool((counts != counts[0]).any())  # else there is nothing to judge: the engine counts
         limit = max_steps if at_end else int(counts[0])
-    meaning = _meaning(system, batch, held, until, save)
-    program = kind(batch.parts, *_endings(until), save or itself, at_end, meaning)
+    meaning = _meaning(system, batch, held, until, save, events=events)
+    program = kind(batch.parts, *_endings(until), save or itself, at_end, meaning, events)
     options = Options(engine, devices, progress, _order(longest_first, batch.n))
-    return Run(program, batch, held, clock, times, limit, options).solve()
+    return Run(program, batch, held, clock, times, limit, options, max_events).solve()
 
 
 @checked_arguments
@@ -192,22 +200,32 @@ def descend_ensemble(
         times = np.array(sorted({*range(0, steps + 1, every), steps}), np.float64)
     held = batch.held(np.zeros(batch.n, np.int32), lr=rates, tolerance=_rest_tolerance(until))
     meaning = _meaning(system, batch, held, until, save, optimizer)
-    program = Procedure(batch.parts, *_endings(until), save or itself, False, meaning, optimizer)
+    program = Procedure(batch.parts, *_endings(until), save or itself, False, meaning, (), optimizer)
     options = Options(engine, devices, progress, _order(longest_first, batch.n))
     return Run(program, batch, held, None, times, steps, options).solve()
 
 
-def _meaning(system: Any, batch: Members, held: Held, until: Any, save: Any, optimizer: Any = None) -> str:
+def _checked_events(events: Any) -> tuple[Event, ...]:
+    listed = (events,) if isinstance(events, Event) else events
+    if not isinstance(listed, Sequence) or not all(isinstance(each, Event) for each in listed):
+        raise ValueError(f"events: expected an Event, or a sequence of them, got {events!r}")
+    return tuple(listed)
+
+
+def _meaning(
+    system: Any, batch: Members, held: Held, until: Any, save: Any, optimizer: Any = None, events: Sequence[Event] = ()
+) -> str:
     """The fingerprint of the user's functions, of one trial; a flow's where there is no learning rate."""
     is_flow = isinstance(held.lr, tuple)
     times = held.t0 if is_flow else np.zeros(batch.n, np.int32)
     one = jax.tree.map(lambda leaf: leaf[0], (times, batch.states, batch.data))
     numbers = jax.tree.map(lambda leaf: leaf[0], batch.system)
-    rule = None if isinstance(until, Rest) else until
+    rule = rule_of(until)
     whole = batch.parts.whole
     if is_flow:
         rate = lambda t, y, data, own: field_of(at(whole(own), t, batch.dtype))(t, y, data)  # noqa: E731
-        return fingerprint((None if is_own(system) else rate, (*one, numbers)), (rule, one), (save, one))
+        rules = [(each, one) for each in (rule, save, *(event.value for event in events))]
+        return fingerprint((None if is_own(system) else rate, (*one, numbers)), *rules)
     lr = jax.tree.map(lambda leaf: leaf[0], held.lr)
     plain = is_own(system) and optimizer is None and not isinstance(lr, Schedule)
     memory = optimizer_memory(whole(numbers), one[1], optimizer, lr)
@@ -215,7 +233,7 @@ def _meaning(system: Any, batch: Members, held: Held, until: Any, save: Any, opt
     return fingerprint((None if plain else step, (*one, numbers, memory, lr)), (rule, one), (save, one))
 
 
-def _endings(until: Any) -> tuple[Until | None, bool]:
+def _endings(until: Any) -> tuple[Until | Event | None, bool]:
     """A method's `until` and `rests`."""
     return (None, True) if isinstance(until, Rest) else (until, False)
 

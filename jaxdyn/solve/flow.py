@@ -1,6 +1,6 @@
 """Continuous time: the flow of a system, integrated by diffrax (the only module that imports it)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import diffrax
@@ -17,7 +17,8 @@ from ..schedules import at, check_schedules
 from ..status import Status
 from ..systems.base import ContinuousSystem, Field, check_with, field_of
 from .fingerprint import fingerprint, is_own
-from .methods.base import Save, check_rate, check_rules, checked_rule, itself
+from .methods.base import Save, check_rate, check_rules, checked_rule, itself, rule_of
+from .methods.events import Bracket, Event
 from .methods.rest import Rest, Until
 from .solution import Solution
 
@@ -41,7 +42,7 @@ def flow(
     rtol: ScalarLike | None = None,
     atol: ScalarLike | None = None,
     dt: ScalarLike | None = None,
-    until: Rest | Until | None = None,
+    until: Rest | Event | Until | None = None,
     save: Save | None = None,
     max_steps: int = 100_000,
 ) -> Solution:
@@ -60,8 +61,8 @@ def flow(
             "kvaerno5" (implicit, order 5, L-stable, for stiff flows such as small ρ at m = 1).
         rtol, atol: error per step; default 1e-8 and 1e-10 in float64, 1e-5 and 1e-7 in float32.
         dt: if given, fixed steps of that size instead of adaptive ones.
-        until: `Rest(tolerance)`, or until(t, state, data) -> bool, ends the run where it holds after a step: status
-            `CONVERGED`.
+        until: `Rest(tolerance)`, or until(t, state, data) -> bool, ends the run where it holds after a step; `Event`
+            at the zero of its function: status `CONVERGED`.
         save: save(t, state, data) -> what `states` has at each of `ts`; default: the state.
         max_steps: limit on solver steps; status `OUT_OF_STEPS` when it is met.
 
@@ -99,7 +100,7 @@ def flow(
     clock = _Clock(jnp.asarray(t0, dtype), jnp.asarray(t1, dtype), _since(t0, t1, dtype))
     passed = jnp.clip(_since(t0, ts, dtype), 0, clock.span)
     numbers = traceable((system, data, clock, rtol, atol, dt, until), dtype)
-    now, own_rule = numbers[0], None if isinstance(until, Rest) else until
+    now, own_rule = numbers[0], rule_of(until)
     moving, fixed = eqx.partition(now, eqx.is_array)  # numbers are no part of the meaning
     rate = lambda t, y, data, moving: field_of(at(eqx.combine(moving, fixed), t, dtype))(t, y, data)  # noqa: E731
     given = (clock.t0, state, numbers[1])
@@ -159,7 +160,12 @@ def _integrate(numbers: Any, state: Any, times: Any, solver: Any, max_steps: Any
         check_rate(y, rate)
         return rate
 
-    events = [_not_finite] if until is None else [_not_finite, _ended(until, clock)]
+    events: list[Any] = [_not_finite]
+    directions: list[bool | None] = [None]
+    if until is not None:
+        events.append(_event(until, clock) if isinstance(until, Event) else _ended(until, clock))
+        directions.append({1: True, -1: False}.get(until.direction) if isinstance(until, Event) else None)
+    finder = _Zero() if isinstance(until, Event) else None
     if dt is None:
         controller = _Advancing(rtol=rtol, atol=atol, norm=_finite_norm)
         first = _first_step(field, state, data, clock.span, rtol, atol)
@@ -175,7 +181,7 @@ def _integrate(numbers: Any, state: Any, times: Any, solver: Any, max_steps: Any
         args=data,
         saveat=diffrax.SaveAt(subs=[diffrax.SubSaveAt(ts=times), diffrax.SubSaveAt(t1=True)]),
         stepsize_controller=controller,
-        event=diffrax.Event(events),
+        event=diffrax.Event(events, finder, directions),
         max_steps=max_steps,
         throw=False,
     )
@@ -261,6 +267,47 @@ def _solver(name: str, tolerances: Any) -> diffrax.AbstractSolver[Any]:
         return SOLVERS[name]()
     rtol, atol = tolerances
     return SOLVERS[name](root_finder=optimistix.Newton(rtol=rtol, atol=atol))  # type: ignore[call-arg]
+
+
+def _event(event: Event, clock: _Clock) -> Callable[..., Any]:
+    """The event's value; where it is zero at the start, the sign of what it will be."""
+
+    def condition(t: Any, y: Any, args: Any, *, terms: Any, **kwargs: Any) -> Any:
+        of = lambda t, y: event.of(clock.at(t), y, args)  # noqa: E731
+        value: Any = of(t, y)
+        ahead = lambda: jax.jvp(of, (t, y), (jnp.ones_like(t), terms.vf(t, y, args)))[1]  # noqa: E731
+        return jax.lax.cond((t <= 0) & (value == 0), ahead, lambda: value)
+
+    return condition
+
+
+class _Zero(optimistix.AbstractRootFinder[Any, Any, Any, Any]):
+    """The zero between the ends of diffrax' last step; of its conditions those that did not hold are zero there."""
+
+    rtol: float = 0.0
+    atol: float = 0.0
+    norm: Any = jnp.abs
+
+    def init(self, fn: Any, y: Any, args: Any, options: Any, f_struct: Any, aux_struct: Any, tags: Any) -> Bracket:
+        low, high = options["lower"], options["upper"]
+        return Bracket.of(low, high, _sum(fn(low, args)[0]), _sum(fn(high, args)[0]))
+
+    def step(self, fn: Any, y: Any, args: Any, options: Any, state: Bracket, tags: Any) -> tuple[Any, Bracket, Any]:
+        values, aux = fn(state.next, args)
+        state = state.narrowed(_sum(values))
+        return state.best, state, aux
+
+    def terminate(self, fn: Any, y: Any, args: Any, options: Any, state: Bracket, tags: Any) -> tuple[Any, Any]:
+        return state.found, optimistix.RESULTS.successful
+
+    def postprocess(
+        self, fn: Any, y: Any, aux: Any, args: Any, options: Any, state: Bracket, tags: Any, result: Any
+    ) -> tuple[Any, Any, dict[str, Any]]:
+        return y, aux, {}
+
+
+def _sum(values: Any) -> Array:
+    return jnp.sum(jnp.stack(jax.tree.leaves(values)))
 
 
 def _ended(until: Any, clock: _Clock):

@@ -70,12 +70,12 @@ class Prepared:
             run.batch, states=jax.tree.map(_own, run.batch.states), system=held.system, data=held.data
         )
         self._run = run = run._replace(batch=batch, held=held)
-        self._recording = run.recording
+        self._passes = run.passes
         self._x64 = run.batch.dtype == np.float64 or bool(jax.config.read("jax_enable_x64"))
         with jax.enable_x64(self._x64):
             self._settings = tracing()
         self._own = own  # options with a number for each trial
-        self._ready: dict[type, Ready | str] = {}  # by the kind of step: a kernel, or the engine's name
+        self._ready: dict[Any, Ready | str] = {}  # by the step and what is kept: a kernel, or the engine's name
         with traced_as(self._settings):
             self._ended(run, 1)  # compiles, and takes no time
 
@@ -85,9 +85,9 @@ class Prepared:
         with jax.enable_x64(self._x64):
             return run.solution(self._ended(run, run.limit))
 
-    def _ended(self, run: Run, limit: int) -> Finished:
-        begun = started(run, self._on_engine)
-        return self._on_engine(Part(run.program, "step"), run.done, begun, run.held, limit, **self._recording)
+    def _ended(self, run: Run, limit: int) -> list[Finished]:
+        begun, step = started(run, self._on_engine), Part(run.program, "move")
+        return [self._on_engine(step, run.done, begun, run.held, limit, **each) for each in self._passes]
 
     def _with(self, states: Any, data: Any) -> Run:
         run, batch = self._run, self._run.batch.others(states, data)
@@ -103,9 +103,10 @@ class Prepared:
 
     def _on_engine(self, step: Any, done: Any, states: Any, params: Any, limit: int, **recording: Any) -> Any:
         options = self._run.options
-        ready = self._ready.get(type(step))
+        record = recording.get("record")
+        ready = self._ready.get(key := (type(step), record and record.name))
         if ready is None:
-            ready = self._ready[type(step)] = self._made(step, done, states, params, recording.get("record"))
+            ready = self._ready[key] = self._made(step, done, states, params, record)
         if isinstance(ready, Ready):
             n = len(jax.tree.leaves(states)[0])
             states = jax.tree.map(np.array, states)  # the trials' ends take their place

@@ -1,7 +1,7 @@
 """A run of an ensemble: what its engine is given, and the `Solution` made of what comes back."""
 
 import contextvars
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from ..progress import shown
 from ..status import Status
 from .members import Members
 from .methods.base import Carried, Held, Method, Save, itself
+from .methods.events import Event, Events
 from .methods.procedure import Procedure
 from .solution import Solution
 
@@ -73,18 +74,21 @@ class Run(NamedTuple):
     times: Any
     limit: int
     options: Options
+    max_events: int = 0
 
     @property
     def done(self) -> Any:
         return Part(self.program, "terminate") if self.program.judged else None
 
     @property
-    def recording(self) -> dict[str, Any]:
-        """What is kept on the way, for the engine."""
-        if self.times is None:
-            return {}
+    def passes(self) -> list[dict[str, Any]]:
+        """What is kept on the way, for the engine: states at times, events, or of both one in each of two passes."""
         begin = 0 if self.clock is None else self.clock.t0
-        return {"record": Part(self.program, "record"), "times": self.times - begin}
+        saved = {} if self.times is None else {"record": Part(self.program, "record"), "times": self.times - begin}
+        if not self.program.events:
+            return [saved]
+        listed = {"record": Part(self.program, "listed"), "times": np.arange(self.max_events, dtype=np.float64)}
+        return [listed] if self.times is None else [saved, listed]
 
     def solve(self) -> Solution:
         options = self.options
@@ -92,17 +96,19 @@ class Run(NamedTuple):
         if _ONLY_SET_UP.get():
             raise _Held(self)
         on = {"devices": options.devices, "order": options.order}
+        finished = []
         with shown(options.progress, self.batch.n) as report:
             begun = started(self, lambda *each: engines.run(options.engine, *each, **on))
-            step = Part(self.program, "step")
-            finished = engines.run(
-                options.engine, step, self.done, begun, self.held, self.limit, **on, progress=report, **self.recording
-            )
+            step = Part(self.program, "move")
+            for recording in self.passes:
+                told = report if not finished else None
+                trials = (step, self.done, begun, self.held, self.limit)
+                finished.append(engines.run(options.engine, *trials, **on, progress=told, **recording))
         return self.solution(finished)
 
-    def solution(self, finished: Any) -> Solution:
+    def solution(self, passes: Sequence[Any]) -> Solution:
         """What the engine has given, in the user's terms."""
-        program, batch, held, clock = self.program, self.batch, self.held, self.clock
+        finished, program, batch, held, clock = passes[0], self.program, self.batch, self.held, self.clock
         end = finished.states
         passed = np.asarray(end.t)
         reached = passed if clock is None else clock.reached(passed, held.span)
@@ -121,7 +127,8 @@ class Run(NamedTuple):
             last = _saved(program.save, reached[:, None], end.state, held.data)
             begin = 0 if clock is None else clock.t0
             states = _repeated(finished, last, self.times <= begin, batch, program, held)
-        return Solution(at, states, end.state, status, finished.steps, reached)
+        events = _events(passes[-1], clock, held.span) if program.events and clock is not None else None
+        return Solution(at, states, end.state, status, finished.steps, reached, events)
 
 
 class _Held(BaseException):
@@ -148,6 +155,12 @@ def set_up(ensemble: Callable[[], Any]) -> Run:
 
 def started(run: Run, on_engine: Callable[..., Any]) -> Carried:
     """What the trials carry into the first step; `on_engine(step, done, states, params, limit)` computes it."""
+    begun, none = _started(run, on_engine), np.zeros(run.batch.n, np.int32)
+    ended = none if isinstance(run.program.until, Event) else ()
+    return begun._replace(ended=ended, seen=none if run.program.events else ())
+
+
+def _started(run: Run, on_engine: Callable[..., Any]) -> Carried:
     program, batch, held = run.program, run.batch, run.held
     n, dtype = batch.n, batch.dtype
     if isinstance(program, Procedure):
@@ -163,6 +176,21 @@ def started(run: Run, on_engine: Callable[..., Any]) -> Carried:
     rate = jax.tree.map(np.zeros_like, batch.states) if program.keeps_rate else ()
     carried = Carried(time, batch.states, np.zeros(n, dtype), rate)
     return on_engine(Init(program), None, carried, held, 1).states
+
+
+def _events(finished: Any, clock: Clock, span: np.ndarray) -> Events:
+    """The events that were listed, in the user's times."""
+    (passed, states, which), count = finished.saved, np.asarray(finished.states.seen)
+    most = int(finished.n_saved.max())
+    there = np.arange(most) < finished.n_saved[:, None]
+    own = clock._replace(t1=np.reshape(clock.t1, (-1, 1)))
+    times = np.where(there, own.reached(passed[:, :most], span[:, None]), np.nan).astype(passed.dtype)
+
+    def listed(leaf: np.ndarray) -> np.ndarray:
+        here = there.reshape(*there.shape, *(1,) * (leaf.ndim - 2))
+        return np.where(here, leaf[:, :most], np.nan).astype(leaf.dtype)
+
+    return Events(times, jax.tree.map(listed, states), np.where(there, which[:, :most], -1), count)
 
 
 def _completed(program: Method, finished: Any, held: Held, limit: int) -> np.ndarray:

@@ -18,6 +18,7 @@ class Solution(NamedTuple):
     `final`: the state at the end, the last finite one of a trial that diverged.
     `status`: a `Status`. `n_steps`: steps taken, of adaptive solvers accepted and rejected ones.
     `stopped_at`: the time reached, earlier than asked for unless the status is `COMPLETED`.
+    `events`: those that an ensemble was asked for, see `Events`.
     """
 
     times: Any
@@ -26,6 +27,7 @@ class Solution(NamedTuple):
     status: Any
     n_steps: Any
     stopped_at: Any
+    events: Any = None
 
     def __repr__(self) -> str:
         if is_traced(self):
@@ -44,6 +46,9 @@ class Solution(NamedTuple):
             )
             each = np.asarray(self.n_steps)
             steps = f"steps {each.min():,} … {each.max():,}, {each.sum():,} in all" if each.size else "no steps"
+        if self.events is not None:
+            each = np.asarray(self.events.count)
+            span += f"\n  events: {each.sum():,} in all, {each.min():,} … {each.max():,} of a trial"
         return f"Solution: {how}; {steps}\n  {span}\n  final: {_shapes(self.final, np.ndim(self.status))}"
 
     __str__ = __repr__

@@ -108,7 +108,7 @@ def test_interpolants_converge_at_order_four(kind):
         held = Held(None, jnp.ones(()), 2.0, t0=0.0, t1=2.0)
         after = Carried(before.t + h, program.attempt(before, held, h)[0])
         x = np.array([0.2, 0.5, 0.9])
-        values = np.array([program.between(before, after, held, each) for each in x])
+        values = np.array([program.between(before, after, held)(each) for each in x])
         errors.append(np.max(np.abs(values - exact_swing(0.4 + x * h, 1.0))))
     assert np.polyfit(np.log(sizes), np.log(errors), 1)[0] > 4.6  # of one step: order four and one more
 

@@ -4,8 +4,10 @@ A program is written for a single trial in plain JAX, like the systems themselve
 
     init(state, held) -> carried             what is needed before the first step
     step(carried, held) -> carried           one step, of an adaptive method one attempt
+    move(carried, held) -> carried           the same, with an eye on events
     terminate(previous, carried, held)       whether the trial ends here
     record(previous, carried, held, when)    whether the step passed a time, and what is saved there
+    listed(previous, carried, held, when)    whether the step passed an event of that number, and what it was
 
 `carried` changes from step to step, `held` does not. To add an integrator: a file with a final class of these, and its
 name in `ensemble.SOLVERS`.
@@ -26,6 +28,7 @@ import numpy as np
 from ...arrays import is_traced
 from ...schedules import at, is_scheduled
 from ...systems.base import field_of
+from .events import Event, where_met, zero_between
 from .rest import Rest, Until
 
 Save = Callable[[Any, Any, Any], Any]
@@ -55,7 +58,8 @@ class Carried(NamedTuple):
     """What a trial carries: its time (of procedures: steps taken) and state; for adaptive methods the next step and the
     rate at `t`, for fixed steps how many were taken, for optimizers their memory.
 
-    Time is counted from the trial's start: far from zero the clock's would be too coarse for small steps.
+    Time is counted from the trial's start: far from zero the clock's would be too coarse for small steps. `ended` says
+    that the event was met at which a trial ends, `seen` how many of those to be listed were passed.
     """
 
     t: Any
@@ -64,6 +68,8 @@ class Carried(NamedTuple):
     rate: Any = ()
     taken: Any = ()
     memory: Any = ()
+    ended: Any = ()
+    seen: Any = ()
 
 
 @dataclass(frozen=True)
@@ -96,16 +102,18 @@ def itself(t: Any, state: Any, data: Any) -> Any:
 class Method(abc.ABC):
     """A trial's method with what it integrates.
 
-    `rests` ends a trial by `Rest`, `until` by a rule of the user's; `save` says what is recorded; `at_end` whether a
-    trial ends by its own span (if not, the engine counts the steps); `meaning` is the user's functions' fingerprint.
+    `rests` ends a trial by `Rest`, `until` by a rule of the user's or at an event; `save` says what is recorded;
+    `at_end` whether a trial ends by its own span (if not, the engine counts the steps); `meaning` is the user's
+    functions' fingerprint; `events` are listed.
     """
 
     parts: Skeleton
-    until: Until | None = None
+    until: Until | Event | None = None
     rests: bool = False
     save: Save = itself
     at_end: bool = True
     meaning: str = ""
+    events: tuple[Event, ...] = ()
 
     # Whether a method needs more than the time and state before the first step, which `init` computes from the field.
     needs_init: ClassVar[bool] = False
@@ -120,8 +128,8 @@ class Method(abc.ABC):
         """One step or attempt."""
 
     @abc.abstractmethod
-    def between(self, previous: Carried, carried: Carried, held: Held, x: Any) -> Any:
-        """The state at a share x in [0, 1] of the last step."""
+    def between(self, previous: Carried, carried: Carried, held: Held) -> Callable[[Any], Any]:
+        """The state as a function of a share in [0, 1] of the last step."""
 
     @abc.abstractmethod
     def at_rest(self, previous: Carried, carried: Carried, held: Held) -> Any:
@@ -142,9 +150,59 @@ class Method(abc.ABC):
         moved = carried.t > previous.t
         if self.rests:
             ended |= moved & self.at_rest(previous, carried, held)
-        if self.until is not None:
+        if isinstance(self.until, Event):
+            ended |= carried.ended > 0
+        elif self.until is not None:
             ended |= moved & checked_rule(self.until, self.clock(carried.t, held), carried.state, held.data)
         return ended
+
+    def move(self, carried: Carried, held: Held) -> Carried:
+        """One step, which ends at the event at which the trial does; events on the way are counted."""
+        new = self.step(carried, held)
+        if isinstance(self.until, Event):
+            met = self._is_passed(self.until, carried, new, held)
+            t, state = where_met(met, lambda: self._at(self.until, carried, new, held), (new.t, new.state))
+            new = new._replace(t=t, state=state, ended=met.astype(jnp.int32))
+        if self.events:
+            counts = [self._is_listed(event, carried, new, held).astype(jnp.int32) for event in self.events]
+            new = new._replace(seen=carried.seen + total(counts))
+        return new
+
+    def _is_listed(self, event: Event, previous: Carried, carried: Carried, held: Held) -> Any:
+        return carried.ended > 0 if event == self.until else self._is_passed(event, previous, carried, held)
+
+    def _values(self, event: Event, previous: Carried, carried: Carried, held: Held) -> list[Any]:
+        return [event.of(self.clock(each.t, held), each.state, held.data) for each in (previous, carried)]
+
+    def _is_passed(self, event: Event, previous: Carried, carried: Carried, held: Held) -> Any:
+        return event.passed(*self._values(event, previous, carried, held)) & (carried.t > previous.t)
+
+    def _share(self, event: Event, previous: Carried, carried: Carried, held: Held, between: Any) -> Any:
+        """At which share of a step that has passed the event it is."""
+        before, after = self._values(event, previous, carried, held)
+        span = carried.t - previous.t
+        value = lambda x: event.of(self.clock(previous.t + x * span, held), between(x), held.data)  # noqa: E731
+        return zero_between(value, before, after).astype(span.dtype)
+
+    def _at(self, event: Any, previous: Carried, carried: Carried, held: Held) -> tuple[Any, Any]:
+        """Time and state at an event that the step has passed."""
+        between = self.between(previous, carried, held)
+        x = self._share(event, previous, carried, held, between)
+        return previous.t + x * (carried.t - previous.t), between(x)
+
+    def listed(self, previous: Carried, carried: Carried, held: Held, when: Any) -> tuple[Any, Any]:
+        """Whether the step passed the event of this number; its time since the start, its state, and which it is."""
+        between = self.between(previous, carried, held)
+        shares = []
+        for event in self.events:
+            passed = self._is_listed(event, previous, carried, held)
+            x = 1 if event == self.until else self._share(event, previous, carried, held, between)
+            shares.append(jnp.where(passed, x, 2).astype(carried.t.dtype))
+        rank = jnp.clip(when - previous.seen, 0, len(shares) - 1).astype(jnp.int32)
+        which, x = jax.lax.sort_key_val(jnp.stack(shares), jnp.arange(len(shares), dtype=jnp.int32))[::-1]
+        x = jnp.minimum(x[rank], 1)
+        found = (previous.t + x * (carried.t - previous.t), between(x), which[rank])
+        return when < carried.seen, found
 
     def record(self, previous: Carried, carried: Carried, held: Held, when: Any) -> tuple[Any, Any]:
         """Whether the step passed the time `when` after the start, and what is saved of the state there."""
@@ -152,7 +210,7 @@ class Method(abc.ABC):
         due = (when <= carried.t) & (carried.t > previous.t)
         span = jnp.where(carried.t > previous.t, carried.t - previous.t, 1)
         x = jnp.clip((when - previous.t) / span, 0, 1)
-        return due, self.save(self.clock(when, held), self.between(previous, carried, held, x), held.data)
+        return due, self.save(self.clock(when, held), self.between(previous, carried, held)(x), held.data)
 
 
 class Flow(Method):
@@ -208,15 +266,24 @@ def checked_rule(until: Until, t: Any, state: Any, data: Any) -> Any:
     return ended
 
 
+def rule_of(until: Any) -> Any:
+    """The user's function in it, if there is one."""
+    return None if isinstance(until, Rest) else until.value if isinstance(until, Event) else until
+
+
 def check_rules(until: Any, save: Any, dtype: Any, lr: Any = None) -> None:
     """ValueError unless `until` and `save` are what they can be, and rest can be told from rounding."""
     if save is not None and not callable(save):
         raise ValueError(f"save: expected a function (t, state, data), got {save!r}")
     if until is None or is_traced(until, lr):
         return
+    if isinstance(until, Event):
+        return
     if not isinstance(until, Rest):
         if not callable(until) or isinstance(until, type):
-            raise ValueError(f"until: expected Rest(tolerance) or a function (t, state, data) -> bool, got {until!r}")
+            raise ValueError(
+                f"until: expected Rest(tolerance), Event(value) or a function (t, state, data) -> bool, got {until!r}"
+            )
         return
     tolerance, eps = float(until.tolerance), float(jnp.finfo(dtype).eps)
     if tolerance < 4 * eps:

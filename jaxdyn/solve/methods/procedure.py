@@ -82,5 +82,5 @@ class Procedure(Method):
         lr = at(held.lr, jnp.asarray(previous.t, held.tolerance.dtype), held.tolerance.dtype)
         return Rest(held.tolerance).of_step(previous.state, carried.state, lr)
 
-    def between(self, previous: Carried, carried: Carried, held: Held, x: Any) -> Any:
-        return jax.tree.map(lambda old, new: jnp.where(x < 1, old, new), previous.state, carried.state)
+    def between(self, previous: Carried, carried: Carried, held: Held) -> Callable[[Any], Any]:
+        return lambda x: jax.tree.map(lambda old, new: jnp.where(x < 1, old, new), previous.state, carried.state)

@@ -1,5 +1,6 @@
 """Steinebach's Rosenbrock pair Rodas5P of order 5(4), L-stable, with the exact Jacobian: for stiff flows."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -55,11 +56,11 @@ class Rodas5P(Adaptive):
         stages, flat, back = self._stages(carried, held, h)
         return back(total([flat, *_products(A[-1], stages[:-1]), stages[-1]])), back(stages[-1]), ()
 
-    def between(self, previous: Carried, carried: Carried, held: Held, x: Any) -> Any:
+    def between(self, previous: Carried, carried: Carried, held: Held) -> Callable[[Any], Any]:
         stages, flat, back = self._stages(previous, held, carried.t - previous.t)
         k1, k2, k3 = (total(_products(row, stages)) for row in DENSE)
         end, _ = ravel_pytree(carried.state)
-        return back((1 - x) * flat + x * (end + (1 - x) * (k1 + x * (k2 + x * k3))))
+        return lambda x: back((1 - x) * flat + x * (end + (1 - x) * (k1 + x * (k2 + x * k3))))
 
     def _stages(self, carried: Carried, held: Held, h: Any) -> tuple[list[Any], Any, Any]:
         """The eight stages U_i of (I/(γh) − J) U_i = f(t + c_i h, y + Σ a U) + Σ C U / h + h d_i ∂f/∂t."""

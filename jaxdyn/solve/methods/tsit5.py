@@ -1,5 +1,6 @@
 """Tsitouras' Runge-Kutta pair of order 5(4), explicit: for flows that are not stiff."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -48,9 +49,9 @@ def _stages(program: Flow, t: Any, y: Any, h: Any, held: Held, first: Any) -> tu
     return new, rates
 
 
-def _interpolated(program: Flow, previous: Carried, h: Any, held: Held, first: Any, x: Any) -> Any:
+def _interpolant(program: Flow, previous: Carried, h: Any, held: Held, first: Any) -> Callable[[Any], Any]:
     _, rates = _stages(program, previous.t, previous.state, h, held, first)
-    return plus(previous.state, (h, combination(tsit5_weights(x), rates)))
+    return lambda x: plus(previous.state, (h, combination(tsit5_weights(x), rates)))
 
 
 class Tsit5(Adaptive):
@@ -63,8 +64,8 @@ class Tsit5(Adaptive):
         error = jax.tree.map(lambda slope: h * slope, combination(ERROR, rates))
         return new, error, rates[-1]
 
-    def between(self, previous: Carried, carried: Carried, held: Held, x: Any) -> Any:
-        return _interpolated(self, previous, carried.t - previous.t, held, previous.rate, x)
+    def between(self, previous: Carried, carried: Carried, held: Held) -> Callable[[Any], Any]:
+        return _interpolant(self, previous, carried.t - previous.t, held, previous.rate)
 
 
 class FixedTsit5(Fixed):
@@ -74,6 +75,6 @@ class FixedTsit5(Fixed):
         t, y = carried.t, carried.state
         return _stages(self, t, y, held.dt, held, self.rate(t, y, held))[0]
 
-    def between(self, previous: Carried, carried: Carried, held: Held, x: Any) -> Any:
+    def between(self, previous: Carried, carried: Carried, held: Held) -> Callable[[Any], Any]:
         first = self.rate(previous.t, previous.state, held)
-        return _interpolated(self, previous, carried.t - previous.t, held, first, x)
+        return _interpolant(self, previous, carried.t - previous.t, held, first)
