@@ -40,9 +40,11 @@ def draw(report: dict[str, Any], path: Path) -> None:
 
 def _panel(axis: Any, name: str, cases: list[dict], colours: dict[str, Any]) -> None:
     lines: dict[str, list[tuple[float, float]]] = {}
+    reached = name.startswith("Work and precision")
     for case in sorted(cases, key=lambda case: case["size"]):
         for row in case["rows"]:
-            lines.setdefault(row["method"], []).append((case["size"], row["median_s"] / case["units"] * 1e9))
+            x = max(row["error"], 1e-16) if reached else case["size"]
+            lines.setdefault(row["method"], []).append((x, row["median_s"] / row["units"] * 1e9))
     for method, points in lines.items():
         ours = method.startswith("jaxdyn")
         axis.loglog(
@@ -50,7 +52,10 @@ def _panel(axis: Any, name: str, cases: list[dict], colours: dict[str, Any]) -> 
             linestyle="-" if ours else "--", color=colours[method],
         )  # fmt: skip
     axis.set_title(name)
-    axis.set_xlabel(next((label for key, label in AXES.items() if name.startswith(key)), "trials"))
+    if reached:
+        axis.invert_xaxis()
+    size = next((label for key, label in AXES.items() if name.startswith(key)), "trials")
+    axis.set_xlabel("largest error reached" if reached else size)
     axis.set_ylabel(f"nanoseconds a {cases[0]['unit'].rstrip('s')}, all cores")
     axis.grid(alpha=0.3)
     axis.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2, frameon=False)

@@ -106,14 +106,15 @@ def numba_kernel(problem: Problem):
     return lambda: solve(start, params, problem.t1, problem.rtol, problem.atol, problem.max_steps)[:, 0]
 
 
-def diffrax_vmap(problem: Problem):
+def diffrax_vmap(problem: Problem, stiff: bool = False):
     import diffrax
 
     field = lambda t, y, p: jnp.stack(problem.field(t, y, p))  # noqa: E731
 
     def one(y, p):
         solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(field), diffrax.Tsit5(), 0.0, problem.t1, 0.01, y, p, max_steps=problem.max_steps,
+            diffrax.ODETerm(field), diffrax.Kvaerno5() if stiff else diffrax.Tsit5(), 0.0, problem.t1,
+            None if stiff else 0.01, y, p, max_steps=problem.max_steps,
             stepsize_controller=diffrax.PIDController(rtol=problem.rtol, atol=problem.atol), throw=False,
             saveat=diffrax.SaveAt(t1=True),
         )  # fmt: skip

@@ -16,7 +16,8 @@ from pathlib import Path
 from measuring import measure, rate_table, table
 
 WORKLOADS = (
-    "sg_map", "trials", "sg_flow", "modes", "lorenz", "stragglers", "functions", "large_flow", "equilibria",
+    "sg_map", "trials", "sg_flow", "modes", "lorenz", "stragglers", "precision", "functions", "large_flow",
+    "equilibria",
 )  # fmt: skip
 PACKAGES = ("jaxdyn", "jax", "diffrax", "numpy", "scipy", "llvmlite", "numba", "torch", "torchdiffeq", "heyoka",
             "gradsolve", "warp-lang")  # fmt: skip
@@ -43,7 +44,7 @@ def main() -> int:
     report = {"machine": machine, "versions": versions, "quick": options.quick, "workloads": {}}
     text = []
     for name in options.only:
-        workload = import_module(name)
+        workload, measured = import_module(name), []
         for case in workload.cases(options.quick):
             print(f"{case.title} …", file=sys.stderr, flush=True)
             rows, absent = measure(case, options.quick)
@@ -52,6 +53,10 @@ def main() -> int:
                 "absent": absent,
             }  # fmt: skip
             text.append(table(case, rows, absent))
+            print(text[-1], flush=True)
+            measured.append((case, rows))
+        if hasattr(workload, "summary"):
+            text.append(workload.summary(measured))
             print(text[-1], flush=True)
         if hasattr(workload, "rates"):
             lines = workload.rates(options.quick)

@@ -60,11 +60,12 @@ def stiff(n: int) -> Case:
     methods["SciPy Radau, one after the other"] = partial(radau, problem, some)
     chosen = {name: prepare if "SciPy" in name else partial(compared_at, prepare, some)
               for name, prepare in methods.items()}  # fmt: skip
-    return Case(f"Robertson, {n:,} trials, t in [0, 1e4]", chosen, n, "trials", n, exact(problem, some, "Radau"), 1e-4)
+    title, counts = f"Robertson, {n:,} trials, t in [0, 1e4]", {"SciPy Radau, one after the other": float(some.size)}
+    return Case(title, chosen, n, "trials", n, exact(problem, some, "Radau"), 1e-4, counts=counts)
 
 
 def radau(problem: Problem, some: np.ndarray):
-    """Of some trials only; its time is of these."""
+    """Of some trials only."""
     from scipy.integrate import solve_ivp
 
     def work():

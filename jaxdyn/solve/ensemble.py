@@ -208,7 +208,7 @@ def descend_ensemble(
 def _checked_events(events: Any) -> tuple[Event, ...]:
     listed = (events,) if isinstance(events, Event) else events
     if not isinstance(listed, Sequence) or not all(isinstance(each, Event) for each in listed):
-        raise ValueError(f"events: expected an Event, or a sequence of them, got {events!r}")
+        raise ValueError(f"events: expected an Event, or a list of them, got {type(events).__name__}")
     return tuple(listed)
 
 

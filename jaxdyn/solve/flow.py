@@ -161,10 +161,10 @@ def _integrate(numbers: Any, state: Any, times: Any, solver: Any, max_steps: Any
         return rate
 
     events: list[Any] = [_not_finite]
-    directions: list[bool | None] = [None]
-    if until is not None:
-        events.append(_event(until, clock) if isinstance(until, Event) else _ended(until, clock))
-        directions.append({1: True, -1: False}.get(until.direction) if isinstance(until, Event) else None)
+    if isinstance(until, Event):
+        events += [_falling(until, clock, sign) for sign in (1, -1) if until.direction != sign]
+    elif until is not None:
+        events.append(_ended(until, clock))
     finder = _Zero() if isinstance(until, Event) else None
     if dt is None:
         controller = _Advancing(rtol=rtol, atol=atol, norm=_finite_norm)
@@ -181,7 +181,7 @@ def _integrate(numbers: Any, state: Any, times: Any, solver: Any, max_steps: Any
         args=data,
         saveat=diffrax.SaveAt(subs=[diffrax.SubSaveAt(ts=times), diffrax.SubSaveAt(t1=True)]),
         stepsize_controller=controller,
-        event=diffrax.Event(events, finder, directions),
+        event=diffrax.Event(events, finder, False),
         max_steps=max_steps,
         throw=False,
     )
@@ -192,7 +192,7 @@ def _integrate(numbers: Any, state: Any, times: Any, solver: Any, max_steps: Any
     # diffrax fills what it did not reach with infinity: hold the last good state there. At the end itself an
     # interpolant may be off by a rounding.
     reached = (times < stopped_at) & jax.vmap(_all_finite)(saved)
-    ended = jnp.asarray(False) if until is None else solution.event_mask[1]  # type: ignore[index]
+    ended = jnp.any(jnp.stack([jnp.asarray(False), *solution.event_mask[1:]]))  # type: ignore[index]
     held = lambda s, f, y: _held(s, f[0], y, reached, times, finite)  # noqa: E731
     states = jax.tree.map(held, saved, last, state)
     final = jax.tree.map(lambda held, end: jnp.where(finite, end[0], held[-1]), states, last)
@@ -269,14 +269,11 @@ def _solver(name: str, tolerances: Any) -> diffrax.AbstractSolver[Any]:
     return SOLVERS[name](root_finder=optimistix.Newton(rtol=rtol, atol=atol))  # type: ignore[call-arg]
 
 
-def _event(event: Event, clock: _Clock) -> Callable[..., Any]:
-    """The event's value; where it is zero at the start, the sign of what it will be."""
+def _falling(event: Event, clock: _Clock, sign: int) -> Callable[..., Any]:
+    """The event's value, or its negative: where this falls, from above zero, diffrax is to see an event."""
 
-    def condition(t: Any, y: Any, args: Any, *, terms: Any, **kwargs: Any) -> Any:
-        of = lambda t, y: event.of(clock.at(t), y, args)  # noqa: E731
-        value: Any = of(t, y)
-        ahead = lambda: jax.jvp(of, (t, y), (jnp.ones_like(t), terms.vf(t, y, args)))[1]  # noqa: E731
-        return jax.lax.cond((t <= 0) & (value == 0), ahead, lambda: value)
+    def condition(t: Any, y: Any, args: Any, **kwargs: Any):
+        return sign * jnp.asarray(event.of(clock.at(t), y, args), t.dtype)
 
     return condition
 
@@ -290,11 +287,11 @@ class _Zero(optimistix.AbstractRootFinder[Any, Any, Any, Any]):
 
     def init(self, fn: Any, y: Any, args: Any, options: Any, f_struct: Any, aux_struct: Any, tags: Any) -> Bracket:
         low, high = options["lower"], options["upper"]
-        return Bracket.of(low, high, _sum(fn(low, args)[0]), _sum(fn(high, args)[0]))
+        return Bracket.of(low, high, -_sum(fn(low, args)[0]), -_sum(fn(high, args)[0]))  # from below zero
 
     def step(self, fn: Any, y: Any, args: Any, options: Any, state: Bracket, tags: Any) -> tuple[Any, Bracket, Any]:
         values, aux = fn(state.next, args)
-        state = state.narrowed(_sum(values))
+        state = state.narrowed(-_sum(values))
         return state.best, state, aux
 
     def terminate(self, fn: Any, y: Any, args: Any, options: Any, state: Bracket, tags: Any) -> tuple[Any, Any]:

@@ -215,7 +215,56 @@ def test_watching_changes_no_bits():
     np.testing.assert_array_equal(plain.final, watched.final)
 
 
+def of_rest(t, y, d):
+    """From rest, the first is t²/2."""
+    return jnp.stack([y[1], jnp.ones_like(y[1])])
+
+
+SPECIAL = {  # value, direction, where a trial ends (None: nowhere)
+    "no number": (lambda t, y, d: y[0] + jnp.nan, 0, None),
+    "no number at first": (lambda t, y, d: jnp.sqrt(t - 1) + 9, 0, None),
+    "no number later": (lambda t, y, d: jnp.sqrt(0.5 - t) - 3, 0, None),
+    "zero at rest": (lambda t, y, d: y[0], 0, None), "zero at rest, rising": (lambda t, y, d: y[1] ** 3, 1, None),
+    "zero at rest, and later": (lambda t, y, d: y[0] * (y[0] - 1), 0, np.sqrt(2)),
+    "at a step's end": (lambda t, y, d: t - 1, 1, 1.0), "touched": (lambda t, y, d: -abs(t - 1), 1, 1.0),
+    "reached and kept": (lambda t, y, d: jnp.minimum(t - 1, 0.0), 0, 1.0), "falling": (lambda t, y, d: 1 - t, -1, 1.0),
+    "the wrong way": (lambda t, y, d: 1 - t, 1, None), "at the end": (lambda t, y, d: t - 2, 0, None),
+    "another precision": (lambda t, y, d: jnp.asarray(t, jnp.float32) - np.float32(0.5), 0, 0.5),
+    "a constant": (lambda t, y, d: -1.0, 0, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SPECIAL)
+@pytest.mark.parametrize("options", [{}, {"dt": 0.25}])
+def test_single_flows_and_ensembles_agree_on_what_an_event_is(name, options):
+    value, direction, want = SPECIAL[name]
+    event = jd.Event(value, direction)
+    want = None if name == "touched" and not options else want  # not at a step's end
+    one = jd.flow(of_rest, np.zeros(2), None, t1=2.0, until=event, **options)
+    many = jd.flow_ensemble(of_rest, np.zeros((1, 2)), None, t1=2.0, until=event, **options)
+    for end in (one, jax.tree.map(lambda leaf: leaf[0], many._replace(times=None))):
+        assert end.status == (Status.COMPLETED if want is None else Status.CONVERGED)
+        np.testing.assert_allclose(end.stopped_at, 2 if want is None else want, rtol=1e-7)
+
+
+@ENGINE
+def test_what_is_zero_where_a_trial_ends_is_listed(engine):
+    """Another function, or another direction, with the zero at which the trial ends: by rounding it would be or not."""
+    n, rng = 100, np.random.default_rng(0)
+    starts, rates = np.stack([np.ones(n), rng.normal(size=n)], 1), rng.uniform(0.5, 3, n)
+    events = [jd.Event(PLACE.value, -1), jd.Event(lambda t, y, w: 2 * y[0]), jd.Event(PLACE.value, 1)]
+    options = {"t1": 10.0, "in_axes": (None, 0, 0), "until": PLACE, "events": events, "engine": engine}
+    ends = jd.flow_ensemble(swing, starts, rates, **options)
+    assert ends.events.count.tolist() == [2] * n
+    np.testing.assert_array_equal(ends.events.times, np.repeat(ends.stopped_at[:, None], 2, 1))
+    assert ends.events.which.tolist() == [[0, 1]] * n
+
+
 BAD = {
+    "nothing": ({"until": jd.Event(lambda t, y, w: None)}, "one real number, got NoneType"),
+    "words": ({"events": jd.Event(lambda t, y, w: "zero")}, "one real number, got str"),
+    "a tuple": ({"events": jd.Event(lambda t, y, w: (y[0],))}, r"one real number, got float64\[1\]"),
+    "complex": ({"events": jd.Event(lambda t, y, w: 1j * y[0])}, "one real number, got complex128"),
     "truth": ({"until": jd.Event(lambda t, y, w: y[0] > 0)}, "one real number, got bool"),
     "array": ({"events": jd.Event(lambda t, y, w: y)}, r"one real number, got float64\[2\]"),
     "whole": ({"events": jd.Event(lambda t, y, w: jnp.int32(1))}, "one real number, got int32"),

@@ -32,6 +32,7 @@ from .events import Event, where_met, zero_between
 from .rest import Rest, Until
 
 Save = Callable[[Any, Any, Any], Any]
+_TOGETHER = 1e4  # roundings of an event's value before the step, by which another one may miss its zero
 
 
 class Held(NamedTuple):
@@ -171,8 +172,13 @@ class Method(abc.ABC):
     def _is_listed(self, event: Event, previous: Carried, carried: Carried, held: Held) -> Any:
         return carried.ended > 0 if event == self.until else self._is_passed(event, previous, carried, held)
 
-    def _values(self, event: Event, previous: Carried, carried: Carried, held: Held) -> list[Any]:
-        return [event.of(self.clock(each.t, held), each.state, held.data) for each in (previous, carried)]
+    def _values(self, event: Event, previous: Carried, carried: Carried, held: Held) -> tuple[Any, Any]:
+        """Before and after a step; what is zero together with the event at which the trial has ended is zero there."""
+        before, after = (event.of(self.clock(each.t, held), each.state, held.data) for each in (previous, carried))
+        if not isinstance(carried.ended, tuple):
+            nothing = jnp.abs(after) <= _TOGETHER * jnp.finfo(after.dtype).eps * jnp.abs(before)
+            after = jnp.where((carried.ended > 0) & nothing, jnp.zeros_like(after), after)
+        return before, after
 
     def _is_passed(self, event: Event, previous: Carried, carried: Carried, held: Held) -> Any:
         return event.passed(*self._values(event, previous, carried, held)) & (carried.t > previous.t)
@@ -182,7 +188,8 @@ class Method(abc.ABC):
         before, after = self._values(event, previous, carried, held)
         span = carried.t - previous.t
         value = lambda x: event.of(self.clock(previous.t + x * span, held), between(x), held.data)  # noqa: E731
-        return zero_between(value, before, after).astype(span.dtype)
+        x = zero_between(value, before, after).astype(span.dtype)
+        return x if isinstance(carried.ended, tuple) else jnp.where((carried.ended > 0) & (after == 0), 1, x)
 
     def _at(self, event: Any, previous: Carried, carried: Carried, held: Held) -> tuple[Any, Any]:
         """Time and state at an event that the step has passed."""

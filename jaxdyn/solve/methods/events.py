@@ -34,10 +34,14 @@ class Event(eqx.Module):
     def of(self, t: Any, state: Any, data: Any) -> Any:
         """The value, which must be one real number; at trace time."""
         value = self.value(t, state, data)
-        if jnp.shape(value) or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
-            got = f"{jnp.result_type(value)}{list(jnp.shape(value))}"
+        try:
+            number = jnp.asarray(value)
+            got = f"{number.dtype}{list(number.shape)}"
+        except (TypeError, ValueError):
+            number, got = jnp.zeros(0), type(value).__name__
+        if number.shape or not jnp.issubdtype(number.dtype, jnp.floating):
             raise ValueError(f"event: expected value(t, state, data) to be one real number, got {got}")
-        return value
+        return number
 
     def passed(self, before: Any, after: Any) -> Any:
         """Whether the value was zero on the way, or is now."""
@@ -61,7 +65,8 @@ class Events(NamedTuple):
 
 
 class Bracket(NamedTuple):
-    """Two places x, y with values of unlike sign, the place z before, and where to look next: at x + share·(y − x).
+    """Two places x, y, at one of which the value is below zero, and at the other not; the place z before them;
+    and where to look next, x + share·(y − x).
 
     Source: Chandrupatla (1997), Advances in Engineering Software 28: inverse quadratic steps where they are safe.
     """
@@ -95,9 +100,9 @@ class Bracket(NamedTuple):
 
     @property
     def found(self) -> Any:
-        """Whether there is nothing more to find: a zero, ends as close as can be, or no unlike signs."""
+        """Whether there is nothing more to find: ends as close as can be, or both below zero, or neither."""
         unlike = (self.fx < 0) != (self.fy < 0)
-        return ~unlike | (self.fx == 0) | (self.fy == 0) | (self._tolerance > 0.5) | (self.x == self.y)
+        return ~unlike | (self._tolerance > 0.5) | (self.x == self.y)
 
     def narrowed(self, value: Any) -> "Bracket":
         """After a look at `next`."""
@@ -115,12 +120,13 @@ class Bracket(NamedTuple):
 
 
 def zero_between(value: Callable[[Any], Any], before: Any, after: Any) -> Any:
-    """The place in [0, 1] where value(place) is zero, from its values at the ends; an end where they are not unlike."""
-    bracket = Bracket.of(jnp.zeros_like(before), jnp.ones_like(before), before, after)
+    """The place in [0, 1] where value(place) becomes zero, from its values at the ends; an end if it does not."""
+    sign = jnp.where(before > 0, -1, 1).astype(before.dtype)  # it begins below zero
+    bracket = Bracket.of(jnp.zeros_like(before), jnp.ones_like(before), sign * before, sign * after)
 
     def look(carry: tuple[Any, Bracket]) -> tuple[Any, Bracket]:
         count, bracket = carry
-        return count + 1, bracket.narrowed(value(bracket.next))
+        return count + 1, bracket.narrowed(sign * value(bracket.next))
 
     goes_on = lambda carry: (carry[0] < _MOST) & ~carry[1].found  # noqa: E731
     return jax.lax.while_loop(goes_on, look, (jnp.int32(0), bracket))[1].best
