@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import scipy.sparse.csgraph
 from jax.extend import core as jex
 
 from ...linear import solve_linear
@@ -118,6 +117,8 @@ def inner_jaxpr(equation: Any) -> Any:
 @rule("custom_linear_solve")
 def _linear_solve(graph: Any, equation: Any, *arguments: Any) -> list[Places]:
     """The operator's matrix, its columns the images of the unit vectors, and elimination."""
+    from scipy.sparse.csgraph import connected_components  # a quarter of a second, and few steps have solves
+
     lengths, jaxprs = equation.params["const_lengths"], equation.params["jaxprs"]
     constants, rights = arguments[: lengths.matvec], arguments[sum(lengths) :]
     if len(rights) != 1:
@@ -130,7 +131,7 @@ def _linear_solve(graph: Any, equation: Any, *arguments: Any) -> list[Places]:
 
     # Blocks that do not see one another, such as a matrix's right sides: the first columns of all are found at once,
     # then the second ones, and a matrix that several have is eliminated once.
-    count, labels = scipy.sparse.csgraph.connected_components(_seen(graph, image, right.size, dtype), directed=False)
+    count, labels = connected_components(_seen(graph, image, right.size, dtype), directed=False)
     blocks = [np.flatnonzero(labels == label) for label in range(count)]
     columns: list[list[Places]] = [[] for _ in blocks]
     for k in range(max(block.size for block in blocks)):
