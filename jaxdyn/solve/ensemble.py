@@ -46,7 +46,7 @@ def flow_ensemble(
     dt: Any = None,
     until: Rest | Event | Until | None = None,
     events: Event | Sequence[Any] = (),
-    max_events: int = 100,
+    max_events: int | None = None,
     save: Save | None = None,
     max_steps: int = 1_000_000,
     longest_first: Any = None,
@@ -71,7 +71,7 @@ def flow_ensemble(
             cut into the least number of equal steps no longer than this.
         events: zeros of functions (`Event`) that are listed in the solution, with their times and states. Together
             with `ts` the trials run twice.
-        max_events: so many of a trial at most; more are counted, and not listed.
+        max_events: so many of a trial at most, by default 100; more are counted, and not listed.
         max_steps: of a trial, accepted and rejected; status `OUT_OF_STEPS` beyond.
         longest_first: a number for every trial that grows with its expected length; longer ones start first.
         engine: "auto", "fused" or "xla"; see `jaxdyn.engines`.
@@ -105,7 +105,9 @@ def flow_ensemble(
     check_schedules("system", system, clock.t1, start=t0)
     check_rules(until, save, batch.dtype)
     events = _checked_events(events)
-    max_events = whole_number("max_events", max_events)
+    if max_events is not None and not events:
+        raise ValueError("max_events: there are no events to be listed")
+    max_events = whole_number("max_events", 100 if max_events is None else max_events)
     times = None if ts is None else _checked_times(ts, t0, clock.t1)
     tolerance = _rest_tolerance(until)
     end = np.broadcast_to(clock.t1.astype(batch.dtype), (batch.n,))

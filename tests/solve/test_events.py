@@ -270,6 +270,7 @@ BAD = {
     "whole": ({"events": jd.Event(lambda t, y, w: jnp.int32(1))}, "one real number, got int32"),
     "function": ({"events": lambda t, y, w: y[0]}, "events: expected Event"),
     "functions": ({"events": [lambda t, y, w: y[0]]}, "events: expected an Event"),
+    "most of none": ({"max_events": 5, "until": PLACE}, "max_events: there are no events to be listed"),
     "most": ({"events": PLACE, "max_events": 0}, "max_events: expected a whole number"),
 }
 
