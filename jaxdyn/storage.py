@@ -229,6 +229,10 @@ def save_dataset(dataset: "xr.Dataset", path: Path) -> Path:
 
 def save_figure(figure: "Figure", path: Path) -> list[Path]:
     """Write a figure as PDF and PNG, with `path`'s name."""
+    layout = figure.get_layout_engine()
+    if layout is not None:  # once, and not twice for each file
+        layout.execute(figure)
+        figure.set_layout_engine(None)
     paths = [path.with_suffix(end) for end in (".pdf", ".png")]
     for each in paths:
         figure.savefig(each)

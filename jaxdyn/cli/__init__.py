@@ -3,6 +3,7 @@
 Nothing heavy is imported before a command needs it, so that help and errors come at once.
 """
 
+import gc
 import importlib
 import os
 import sys
@@ -85,6 +86,7 @@ def entry() -> None:
     listen()
     if sys.argv[1:2] and sys.argv[1] in COMMANDS:
         keep_xla_programs()
+        gc.set_threshold(50_000, 20, 50)  # what imports and traces make stays, and is not looked through every moment
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller

@@ -1,7 +1,8 @@
 """Data that come with scikit-learn and scikit-image: digits, patches of photographs, and clips made of them."""
 
-import os
+import importlib.util
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
@@ -18,11 +19,9 @@ _SHARE = 0.2  # of each photograph, on its right, that is held out
 
 def digits() -> Dataset:
     """scikit-learn's 1,797 handwritten digits, 8×8; the last 360 are held out."""
-    from sklearn.datasets import load_digits  # heavy, and needed here alone
-
-    bundle = load_digits()
-    images = (np.asarray(bundle.images) / 16).astype(np.float32)[..., None]  # type: ignore[attr-defined]
-    labels = np.asarray(bundle.target).astype(np.int32)  # type: ignore[attr-defined]
+    table = np.loadtxt(_file("sklearn", "datasets/data/digits.csv.gz"), delimiter=",")
+    images = (table[:, :-1].reshape(-1, 8, 8) / 16).astype(np.float32)[..., None]
+    labels = table[:, -1].astype(np.int32)
     cut = len(images) - 360
     return Dataset("digits", Split(images[:cut], None, labels[:cut]), Split(images[cut:], None, labels[cut:]), 10)
 
@@ -80,20 +79,12 @@ def photographs() -> tuple[np.ndarray, ...]:
     Raises:
         ValueError: if scikit-image is not installed.
     """
-    try:
-        import skimage.data as bundle
-    except ImportError:
-        raise ValueError("patches and clips need scikit-image: pip install 'jaxdyn[images]'") from None
-    from sklearn.datasets import load_sample_image
-
-    # The bundled files are read as files: skimage.data's functions may go to a network.
-    folder = os.path.dirname(bundle.__file__)
     found = []
     for name in PHOTOGRAPHS:
         if name in ("china", "flower"):
-            image = load_sample_image(f"{name}.jpg")
+            image = _read(_file("sklearn", f"datasets/images/{name}.jpg"))
         else:
-            image = _read(os.path.join(folder, f"{name}.{'jpg' if name == 'rocket' else 'png'}"))
+            image = _read(_file("skimage", f"data/{name}.{'jpg' if name == 'rocket' else 'png'}"))
         grey = image @ np.array([0.2126, 0.7152, 0.0722]) if image.ndim == 3 else image.astype(float)
         rows, columns = (2 * (length // 2) for length in grey.shape)
         halved = grey[:rows, :columns].reshape(rows // 2, 2, columns // 2, 2).mean((1, 3)) / 255
@@ -101,7 +92,21 @@ def photographs() -> tuple[np.ndarray, ...]:
     return tuple(found)
 
 
-def _read(path: str) -> np.ndarray:
+_DISTRIBUTIONS = {"sklearn": "scikit-learn", "skimage": "scikit-image"}
+
+
+def _file(package: str, name: str) -> Path:
+    """A file that an installed package has, found without importing it: that takes a second or goes to a network."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ValueError(f"these data need {_DISTRIBUTIONS[package]}: pip install 'jaxdyn[images]'")
+    path = Path(spec.submodule_search_locations[0]) / name
+    if not path.exists():
+        raise ValueError(f"this version of {_DISTRIBUTIONS[package]} has no file {name}; take another one")
+    return path
+
+
+def _read(path: Path) -> np.ndarray:
     from PIL import Image
 
     with Image.open(path) as image:

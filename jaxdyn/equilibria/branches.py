@@ -16,14 +16,16 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from ..analysis.linearise import Verdict, linearise
+from ..analysis.linearise import Linearisation, Verdict
 from ..arrays import in_float64
 from ..checks import checked_arguments, number, whole_number
-from .census import census
+from ..engines.blocks import blockwise
+from .census import census, stabilities
 from .equations import Chart, chart_at, chart_equations, chart_gram, lift, reduce
 
 Settings = Callable[[Any], tuple[Any, Any]]
 _NEWTON = 6
+_BLOCK = 64  # points whose settings are made at once
 
 
 class _Point(NamedTuple):
@@ -158,9 +160,7 @@ def branches(
     for rank in sorted({item.rank for item in found if item.rank}):
         grams = np.stack([item.gram / unit for item in found if item.rank == rank])
         paths += _trace(_Branch(settings, rank, low, high), grams, (at - low) / (high - low), steps)
-    for path in paths:
-        path |= _stabilities(settings, path, found.n)
-    return _collect(paths, found, (low, high))
+    return _collect(_with_stabilities(settings, paths, found.n), found, (low, high))
 
 
 def _trace(branch: _Branch, grams: np.ndarray, p: float, steps: int) -> list[dict[str, np.ndarray]]:
@@ -201,29 +201,35 @@ def _passes(path: dict[str, np.ndarray], gram: np.ndarray, p: float) -> bool:
     return False
 
 
-def _stabilities(settings: Settings, path: dict[str, np.ndarray], n: int) -> dict[str, np.ndarray]:
-    rank = int(path["rank"][0])
-    along = _stability_along(settings, rank, n)(path["gram"], path["parameter"])
-    result, grams = jax.tree.map(np.asarray, along)
-    unstable = result.n_unstable
+def _with_stabilities(settings: Settings, paths: list[dict[str, np.ndarray]], n: int) -> list[dict[str, np.ndarray]]:
+    """The paths with S in the moments' own units and what the linearisation says, of all points in one batch."""
+    if not paths:
+        return []
+    problems = blockwise(jax.jit(jax.vmap(settings)), np.concatenate([path["parameter"] for path in paths]), size=_BLOCK)
+    reduced = np.concatenate([path["gram"] for path in paths])
+    ranks = np.concatenate([path["rank"] for path in paths])
+    grams, states = np.empty_like(reduced), []
+    for i, rank in enumerate(ranks):
+        system, moments = jax.tree.map(lambda leaf: leaf[i], problems)  # noqa: B023
+        grams[i] = reduced[i] * reduce(system, moments).unit
+        states.append(lift(grams[i], int(rank), n, system, moments))
+    system, moments = problems
+    found = stabilities(system, jax.tree.map(lambda *leaves: np.stack(leaves), *states), moments)
+    ends = np.cumsum([path["rank"].size for path in paths])[:-1]
+    parts = zip(*(np.split(np.asarray(array), ends) for array in (grams, *found)), strict=True)
+    return [path | _along(path, gram, Linearisation(*each)) for path, (gram, *each) in zip(paths, parts, strict=True)]
+
+
+def _along(path: dict[str, np.ndarray], grams: np.ndarray, found: Linearisation) -> dict[str, np.ndarray]:
+    unstable, values = np.asarray(found.n_unstable), np.asarray(found.eigenvalues)
     # A complex pair crosses where the growing eigenvalues change in number, and only the complex ones among them.
-    values = result.eigenvalues
     largest = np.abs(values).max(1, keepdims=True)
     growing_pairs = ((values.real > 1e-9 * largest) & (np.abs(values.imag) > 1e-6 * largest)).sum(1)
     change = np.diff(unstable)
     hopf = np.zeros(unstable.size, bool)
     hopf[1:] = (change != 0) & (np.diff(growing_pairs) == change) & ~path["fold"][1:] & ~path["fold"][:-1]
-    return {"n_unstable": unstable, "verdict": result.verdict, "hopf": hopf, "margin": result.margin, "gram": grams}
-
-
-@functools.lru_cache(maxsize=16)
-def _stability_along(settings: Settings, rank: int, n: int) -> Any:
-    def one(gram: Any, parameter: Any):
-        system, moments = settings(parameter)
-        gram = gram * reduce(system, moments).unit
-        return linearise(system, lift(gram, rank, n, system, moments), moments), gram
-
-    return jax.jit(jax.vmap(one))
+    verdict, margin = np.asarray(found.verdict), np.asarray(found.margin)
+    return {"n_unstable": unstable, "verdict": verdict, "hopf": hopf, "margin": margin, "gram": grams}
 
 
 def _collect(paths: list[dict[str, np.ndarray]], found: Any, span: tuple[float, float]) -> xr.Dataset:

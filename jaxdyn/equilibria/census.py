@@ -16,14 +16,15 @@ from ..analysis.linearise import Doubt, Linearisation, Verdict, linearise
 from ..arrays import in_float64, is_traced
 from ..checks import checked_arguments, expected, number, whole_number
 from ..engines.blocks import blockwise
+from ..engines.kept import Kept
 from ..linear import one_thread_at_a_time
 from ..moments import Moments
 from ..progress import Progress, shown
 from ..schedules import is_scheduled
 from ..solve.methods.procedure import Optimizer
-from ..systems.siamese import MovingAverage, Objective, Siamese, StopGradient, StudentState, TeacherState
+from ..systems.siamese import MovingAverage, Objective, Siamese, StopGradient
 from . import certificates
-from .equations import ReducedProblem, reduce_arrays, student
+from .equations import ReducedProblem, lift, reduce_arrays
 from .result import Equilibria, Equilibrium
 from .search import STARTS, search
 from .strata import COMPLETE_UP_TO, Stratum, paths_of, solve_rank
@@ -254,15 +255,7 @@ class Problem:
 
     def _lift(self, gram: np.ndarray, rank: int, n: int) -> Equilibrium:
         s = self.basis @ gram @ self.basis.T * float(self.reduced.unit)
-        a, b = (
-            student(s, rank, n, self.system, self.moments)
-            if rank
-            else (np.zeros((n, self.moments.m)), np.zeros((n, n)))
-        )
-        encoder, predictor = jnp.asarray(a), jnp.asarray(b)
-        state = StudentState(encoder, predictor)
-        if isinstance(self.system, MovingAverage):
-            state = TeacherState(encoder, predictor, encoder)
+        state = jax.tree.map(jnp.asarray, lift(s, rank, n, self.system, self.moments))
         nothing = np.zeros(0, complex)
         unknown = Linearisation(nothing, 0, 0, 0, Verdict.UNDETERMINED, Doubt.NONE, np.nan, np.nan)
         s.setflags(write=False)  # a result, which other functions are given
@@ -278,7 +271,7 @@ def _linearised(answers: list[Equilibria], lr: float | None, optimizer: Any) -> 
         states = _stacked([item.state for i in members for item in answers[i]])
         systems = _taken(_stacked([answers[i].system for i in members]), which)
         data = _taken(_stacked([_with_target(answers[i].moments) for i in members]), which)
-        flows = blockwise(_of_flows, systems, states, data, size=_BLOCK)
+        flows = stabilities(systems, states, data)
         steps = None
         if lr is not None:
             of_steps = functools.partial(_of_steps, lr=jnp.asarray(lr), optimizer=optimizer)
@@ -317,7 +310,15 @@ def _with_target(moments: Moments) -> Moments:
 _BLOCK = 64
 
 
-@jax.jit
+def stabilities(systems: Any, states: Any, data: Moments) -> Linearisation:
+    """The flows linearised at many states: a leading axis on every leaf of the arguments and of the result.
+
+    One compiled program for each kind of system and size of state, whoever asks.
+    """
+    return blockwise(_of_flows, systems, states, _with_target(data), size=_BLOCK)
+
+
+@Kept
 def _of_flows(systems: Any, states: Any, data: Any) -> Linearisation:
     return jax.vmap(linearise)(systems, states, data)
 

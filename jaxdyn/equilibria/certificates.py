@@ -16,7 +16,6 @@ Given an approximate S of rank k and the numbers of the problem as exact binary 
 from typing import Any
 
 import numpy as np
-import scipy.linalg
 
 from ..arrays import real_numbers, refuse_traced
 from ..checks import checked_arguments, whole_number
@@ -276,6 +275,8 @@ def _unstable_of_block(jacobian: Any, rows: list[int], tangents: list[list[Any]]
 
 def _inertia(block: Any) -> int:
     """Eigenvalues with positive real part, by an H with HJ + JᵀH ≻ 0."""
+    import scipy.linalg  # slow to import, and needed here alone
+
     middle = balls.floats(block)
     size = middle.shape[0]
     try:

@@ -21,10 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..arrays import traceable
 from ..checks import checked_arguments
 from ..moments import Moments
-from ..systems.siamese import Siamese, StudentState
+from ..systems.siamese import MovingAverage, Siamese, StudentState, TeacherState
 
 
 class ReducedProblem(NamedTuple):
@@ -176,7 +175,7 @@ def student(gram: Any, rank: int, n: int, system: Siamese, moments: Moments) -> 
     return StudentState(xp.pad(thin.encoder, ((0, n - rank), (0, 0))), xp.pad(thin.predictor, ((0, n - rank),) * 2))
 
 
-def lift(gram: Any, rank: int, n: int, system: Siamese, moments: Moments) -> Any:
-    """The state (A, B[, C = A]) of an equilibrium with S = AᵀA = `gram`, as a pure function."""
-    a, b = student(gram, rank, n, system, moments)
-    return traceable(system.state(encoder=a, predictor=b), gram.dtype)
+def lift(gram: np.ndarray, rank: int, n: int, system: Siamese, moments: Moments) -> StudentState | TeacherState:
+    """The state (A, B[, C = A]) of an equilibrium with S = AᵀA = `gram`, on the host."""
+    a, b = student(gram, rank, n, system, moments) if rank else (np.zeros((n, gram.shape[0])), np.zeros((n, n)))
+    return TeacherState(a, b, a) if isinstance(system, MovingAverage) else StudentState(a, b)

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import scipy.linalg
 
 from .equations import pack, symmetric
 from .homotopies import Diagonal, Parameters, TotalDegree
@@ -180,6 +179,8 @@ def _seed_solution(rng: np.random.Generator, m: int, rank: int) -> tuple[np.ndar
     Pᵀ M(S) = 0 reads Uᵀ Ŝ (Pᵀ Y) = D with U = Pᵀ Y P and D = Pᵀ(XS + I)(SX + I): first U from
     Uᵀ Ŝ U = D P by square roots of symmetric matrices, then Pᵀ Y; the rest of Y is free.
     """
+    import scipy.linalg  # slow to import, and needed here alone
+
     p, hat, logs = _complex(rng, m, rank), _symmetric(rng, rank), _random_moments(rng, m).logs
     s, eye, xx = p @ hat @ p.T, np.eye(m), np.diag(np.exp(logs))
     d = p.T @ (xx @ s + eye) @ (s @ xx + eye)

@@ -3,16 +3,21 @@
 import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
+import lazy_loader
 import numpy as np
-import xarray as xr
 
 from ..analysis.linearise import Linearisation, Verdict
 from ..moments import Moments
 from ..provenance import provenance
 from ..systems.siamese import Siamese
+
+if TYPE_CHECKING:
+    import xarray as xr
+else:
+    xr = lazy_loader.load("xarray")  # a quarter of a second, which most censuses need not wait for
 
 
 class Paths(NamedTuple):
@@ -132,7 +137,7 @@ class Equilibria(Sequence[Equilibrium]):
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
 
-    def to_dataset(self) -> xr.Dataset:
+    def to_dataset(self) -> "xr.Dataset":
         """Everything but the certificates, along `equilibrium`; states as encoder, predictor[, teacher]."""
         return _dataset(self)
 
@@ -167,7 +172,7 @@ def _of_step(step: Linearisation | None) -> str:
     return "–" if step is None else Verdict(int(step.verdict)).name.lower()
 
 
-def _dataset(found: Equilibria) -> xr.Dataset:
+def _dataset(found: Equilibria) -> "xr.Dataset":
     m, n = found.moments.m, found.n
     item_values = {
         "rank": ("rank of S", [item.rank for item in found]),

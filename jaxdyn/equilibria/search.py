@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ..analysis.linearise import jacobian
+from ..engines.kept import Kept
 from ..moments import Moments
 from ..progress import Progress
 from ..systems.siamese import StopGradient, StudentState
@@ -76,4 +77,4 @@ def _newton(m: int, rank: int) -> Any:
         (end, _), _ = jax.lax.scan(step, (start, jnp.asarray(1e-2)), None, length=_STEPS)
         return end
 
-    return jax.jit(jax.vmap(one, in_axes=(0, None, None)))
+    return Kept(jax.vmap(one, in_axes=(0, None, None)))

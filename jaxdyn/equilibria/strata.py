@@ -16,6 +16,7 @@ from jaxtyping import Array
 
 from ..analysis.linearise import jacobian
 from ..engines.blocks import blockwise
+from ..engines.kept import Kept
 from ..moments import Moments
 from ..progress import Progress
 from ..systems.siamese import StopGradient, StudentState
@@ -236,14 +237,21 @@ def refine(grams: np.ndarray, rank: int, xx: np.ndarray, yx: np.ndarray) -> tupl
     """
     if not grams.shape[0]:
         return grams, np.zeros(0, bool)
-    refined, moved, residual, smallest = blockwise(_refine(rank), grams, xx, yx, size=64)
+    refined, moved, residual, smallest = newton(grams, xx, yx, rank)
     trusted = (moved < 1e-3) & (residual < 1e-11) & (smallest > 0)
     return np.where(trusted[:, None, None], refined, grams), trusted
 
 
+def newton(
+    grams: np.ndarray, xx: np.ndarray, yx: np.ndarray, rank: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Four of Newton's steps from each S [count, m, m] of this rank, see `refine_one`."""
+    return blockwise(_refine(rank), grams, xx, yx, size=64)
+
+
 @functools.lru_cache(maxsize=16)
 def _refine(rank: int) -> Any:
-    return jax.jit(jax.vmap(lambda s, xx, yx: refine_one(s, xx, yx, rank)))
+    return Kept(jax.vmap(lambda s, xx, yx: refine_one(s, xx, yx, rank)))
 
 
 def refine_one(s: Array, xx: Array, yx: Array, rank: int, steps: int = 4) -> tuple[Array, Array, Array, Array]:

@@ -7,7 +7,6 @@ differentiation, the threshold's derivative with respect to the moments.
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import Any, NamedTuple, overload
 
@@ -17,17 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..analysis.linearise import Verdict, linearise
+from ..analysis.linearise import Verdict
 from ..arrays import in_float64, refuse_traced
 from ..checks import checked_arguments, expected, whole_number
 from ..moments import Moments
 from ..systems.siamese import MovingAverage, Objective, Siamese, StopGradient
-from .census import census
+from .census import census, stabilities
 from .equations import Chart, chart_at, chart_equations, decay_bound, lift, reduce
-from .strata import refine_one
+from .strata import newton
 
-_FOLLOWED = 90  # steps, most of them halvings
-_NEWTON = 12  # near a fold Newton's method is slow
+_FOLLOWED = 90  # rounds at most
+_SECTIONS = 16  # weight decays tried at once, between the last that is stable and the first that is not
+_REFINED = 3  # times four steps: near a fold Newton's method is slow
 _GRID_LOW = 1e-3  # of the bound: below it thresholds are not looked for
 
 
@@ -165,21 +165,26 @@ def with_decay(system: Any, decay: Any) -> Any:
 
 def _refine(system: Any, data: list[Moments], brackets: list[_Bracket], rank: int, n: int) -> list[Threshold]:
     """Each bracket's equilibrium, followed upwards to where it ends."""
-    xx, yx = (np.stack([np.asarray(getattr(each, name)) for each in data]) for name in ("xx", "yx"))
+    data = [jax.tree.map(np.asarray, Moments(each.xx, each.yx)) for each in data]
     low, high = (np.array([getattr(bracket, name) for bracket in brackets]) for name in ("low", "high"))
     grams = np.stack([bracket.gram for bracket in brackets])
-    trial = _trial(system, rank, n)
-    length = (high - low) / 4
+    length = high - low
     for _ in range(_FOLLOWED):
-        ahead = np.minimum(low + length, high)
-        ok, new = (np.asarray(part) for part in trial(grams, ahead, xx, yx))
-        low, length = np.where(ok, ahead, low), np.where(ok, length, length / 2)
-        grams = np.where(ok[:, None, None], new, grams)
+        each, share = np.divmod(np.arange(low.size * _SECTIONS), _SECTIONS)
+        ahead = np.minimum(low[each] + length[each] * (share + 1) / _SECTIONS, high[each])
+        ok, new = _still_stable(system, grams[each], ahead, [data[owner] for owner in each], rank, n)
+        # As far as it was seen at every point on the way.
+        reached = np.logical_and.accumulate(ok.reshape(-1, _SECTIONS), 1).sum(1)
+        last = np.arange(low.size) * _SECTIONS + np.maximum(reached, 1) - 1
+        low = np.where(reached > 0, ahead[last], low)
+        grams = np.where((reached > 0)[:, None, None], new[last], grams)
+        length = np.minimum(np.where(reached == _SECTIONS, length, length / _SECTIONS), high - low)
         if (length < 1e-11 * low).all():
             break
     ends = []
     for index, bracket in enumerate(brackets):
-        each, decay, nowhere = Moments(xx[index], yx[index]), float(low[index]), np.full_like(xx[index], np.nan)
+        each, decay = data[index], float(low[index])
+        nowhere = np.full_like(grams[index], np.nan)
         fold = _fold(system, each, grams[index], rank, decay)
         if fold is None:
             kind = _crossing(with_decay(system, decay), each, grams[index], rank, n)
@@ -190,27 +195,31 @@ def _refine(system: Any, data: list[Moments], brackets: list[_Bracket], rank: in
     return ends
 
 
-@functools.lru_cache(maxsize=32)
-def _trial(system: Any, rank: int, n: int) -> Any:
-    """Compiled: is there a stable equilibrium at this decay, near the given S (which scales like the reduced one)?"""
-
-    def one(gram: Any, decay: Any, xx: Any, yx: Any):
-        moments = Moments(xx, yx)
-        here = with_decay(system, decay)
-        reduced = reduce(here, moments)
-        refined, moved, residual, smallest = refine_one(gram / reduced.unit, reduced.xx, reduced.yx, rank, _NEWTON)
-        state = lift(refined * reduced.unit, rank, n, here, moments)
-        stable = linearise(here, state, moments).verdict == Verdict.STABLE
-        return stable & (residual < 1e-11) & (smallest > 0) & (moved < 0.2), refined * reduced.unit
-
-    return jax.jit(jax.vmap(one))
+def _still_stable(
+    system: Any, grams: np.ndarray, decays: np.ndarray, data: list[Moments], rank: int, n: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether there is a stable equilibrium at each decay, near the given S (which scales like the reduced one)."""
+    here = [with_decay(system, decay) for decay in decays]
+    reduced = [reduce(*each) for each in zip(here, data, strict=True)]
+    unit = np.array([each.unit for each in reduced])[:, None, None]
+    xx, yx = (np.stack([getattr(each, name) for each in reduced]) for name in ("xx", "yx"))
+    start = refined = grams / unit
+    for _ in range(_REFINED):
+        refined, _, residual, smallest = newton(refined, xx, yx, rank)
+    moved = np.linalg.norm(refined - start, axis=(1, 2)) / np.linalg.norm(start, axis=(1, 2))
+    found = (residual < 1e-11) & (smallest > 0) & (moved < 0.2)
+    refined = np.where(found[:, None, None], refined, start) * unit
+    states = [lift(gram, rank, n, *each) for gram, *each in zip(refined, here, data, strict=True)]
+    together = jax.tree.map(lambda *leaves: np.stack(leaves), *zip(here, states, data, strict=True))
+    return found & (np.asarray(stabilities(*together).verdict) == Verdict.STABLE), refined
 
 
 def _crossing(system: Any, moments: Moments, gram: np.ndarray, rank: int, n: int) -> str:
     """Whether a complex pair or a real eigenvalue is about to cross the imaginary axis."""
-    result = linearise(system, lift(jnp.asarray(gram), rank, n, system, moments), moments)
-    values = np.asarray(result.eigenvalues)
-    values = values[np.argsort(np.abs(values))][int(result.orbit_dim) :]
+    one = (system, lift(gram, rank, n, system, moments), moments)
+    result = stabilities(*jax.tree.map(lambda leaf: np.asarray(leaf)[None], one))
+    values = np.asarray(result.eigenvalues)[0]
+    values = values[np.argsort(np.abs(values))][int(np.asarray(result.orbit_dim)[0]) :]
     critical = values[np.argmax(np.real(values))]
     return "hopf" if abs(critical.imag) > 10 * abs(critical.real) else "exchange"
 

@@ -14,7 +14,11 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..engines.blocks import blockwise
+from ..engines.kept import Kept
 from .laws import Law
+
+
+_GENERATOR = "threefry2x32"
 
 
 def draw_blocks(one: Callable[..., Any], laws: list[Law], seed: int, indices: np.ndarray, *numbers: Any) -> Any:
@@ -24,8 +28,8 @@ def draw_blocks(one: Callable[..., Any], laws: list[Law], seed: int, indices: np
     """
     # The generator is part of what (seed, i) means: neither its kind nor its layout is left to global settings.
     with jax.enable_x64(True), jax.threefry_partitionable(True):
-        parameters = [jnp.asarray(law.parameters, jnp.float64) for law in laws]
-        key = jax.random.key(seed, impl="threefry2x32")
+        parameters = [np.asarray(law.parameters, np.float64) for law in laws]
+        key = np.array([seed >> 32 & 0xFFFFFFFF, seed & 0xFFFFFFFF], np.uint32)  # of `jax.random.key(seed)`
         draw = _compiled(one)
         return blockwise(lambda index: draw(key, index, parameters, *numbers), np.asarray(indices, np.uint32))
 
@@ -51,10 +55,11 @@ def _compiled(one: Callable[..., Any]) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def _kept(same: _Same) -> Any:
-    def of_block(key: Any, indices: Any, parameters: Any, *numbers: Any):
+    def of_block(key_data: Any, indices: Any, parameters: Any, *numbers: Any):
+        key = jax.random.wrap_key_data(key_data, impl=_GENERATOR)
         return jax.vmap(lambda index: same.one(jax.random.fold_in(key, index), parameters, *numbers))(indices)
 
-    return jax.jit(of_block)
+    return Kept(of_block)
 
 
 def sample(kind: str, key: PRNGKeyArray, parameters: Float[Array, " k"], shape: tuple[int, ...]) -> Array:

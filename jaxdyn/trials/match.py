@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..engines.blocks import blockwise
+from ..engines.kept import Kept
 from ..equilibria.result import Equilibrium
 
 
@@ -34,7 +35,7 @@ def orbit_distance(state: Any, reference: Any) -> Array:
     return jnp.sqrt(sum(jnp.sum((have - want) ** 2) for have, want in pairs))
 
 
-_distances = jax.jit(jax.vmap(orbit_distance))
+_distances = Kept(jax.vmap(orbit_distance))
 
 
 def match(end: Any, answers: Sequence[Sequence[Equilibrium]], tolerance: float) -> Matched:

@@ -11,6 +11,7 @@ import numpy as np
 from ..arrays import in_float64, refuse_traced, traceable
 from ..checks import number, one_of, whole_number, yes_or_no
 from ..engines.blocks import blockwise
+from ..engines.kept import Kept
 from ..equilibria.census import census, equilibria
 from ..equilibria.equations import decay_bound
 from ..equilibria.result import Equilibria
@@ -98,7 +99,7 @@ def _one_start(key: Any, parameters: Any, *, kinds: tuple[str, ...], n: int, m: 
 
 @functools.lru_cache(maxsize=16)
 def _initial(kind: type) -> Any:
-    return jax.jit(jax.vmap(lambda a, b, system: system.state(encoder=a, predictor=b)))
+    return Kept(jax.vmap(lambda a, b, system: system.state(encoder=a, predictor=b)))
 
 
 def _spread(tree: Any, count: int, dtype: Any) -> Any:

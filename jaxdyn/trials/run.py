@@ -13,6 +13,7 @@ from .. import engines
 from ..checks import checked_arguments, fits_in_memory, one_of, whole_number
 from ..engines.base import Device
 from ..engines.blocks import blockwise
+from ..engines.kept import Kept
 from ..names import DTYPES, ENGINES
 from ..progress import Progress, shown
 from ..provenance import provenance
@@ -249,7 +250,7 @@ class _Run:
         carried = Carried(np.zeros(lr.size, np.int32), states)
         begun = Watched(carried, (), ())
         if tracks:
-            energies = blockwise(jax.jit(jax.vmap(_energies)), systems, states, moments)
+            energies = blockwise(_start_energies, systems, states, moments)
             begun = Watched(carried, *(Energy(value, np.zeros_like(value)) for value in energies))
         step, done = _Step(program), _Done(program)
         engine = self.engine
@@ -294,7 +295,10 @@ def _settings(problem: Problem) -> dict[str, Any]:
     }
 
 
-@jax.jit
+_start_energies = Kept(jax.vmap(_energies))
+
+
+@Kept
 @jax.vmap
 def _energy_columns(begun: Watched, ended: Watched, system: Any, moments: Any) -> dict[str, Any]:
     values = _energies(system, ended.carried.state, moments)

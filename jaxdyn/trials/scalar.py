@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ..engines.blocks import blockwise
+from ..engines.kept import Kept
 from ..moments import Moments
 from ..schedules import as_schedule, check_schedules
 from ..status import Status
@@ -126,7 +127,7 @@ def _set_up(name: str, schedule: Any) -> Any:
         moments = Moments.scalar(draw.rho, draw.tau)
         return system, moments, system.state(encoder=draw.encoder, predictor=draw.predictor)
 
-    return jax.jit(jax.vmap(one))
+    return Kept(jax.vmap(one))
 
 
 def classify(laws: ScalarLaws, ended: Ended) -> Classified:
@@ -142,7 +143,7 @@ def classify(laws: ScalarLaws, ended: Ended) -> Classified:
     return Classified(outcome, names, described, {})
 
 
-@jax.jit
+@Kept
 @jax.vmap
 def _nearest(start: Array, end: Any, data: ScalarData, status: Array, match_tolerance: Array) -> dict[str, Any]:
     inner, outer = radii(data)

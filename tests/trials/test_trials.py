@@ -15,6 +15,8 @@ from jaxdyn.papers.published import PUBLISHED
 from jaxdyn.systems.siamese import StudentState
 from jaxdyn.systems.spheres import ScalarData, radii, sphere_state
 from jaxdyn.trials import scalar
+from jaxdyn.trials.draws import draw_blocks
+from jaxdyn.trials.laws import Law
 from jaxdyn.trials.run import run_problems, run_trials
 from jaxdyn.trials.scalar import Outcome, draw_scalars
 from jaxdyn.trials.shares import outcome_shares, table
@@ -320,3 +322,15 @@ def test_draws_ignore_global_generator_settings():
         jax.config.update("jax_threefry_partitionable", before[1])
     for left, right in zip(have, want, strict=True):
         np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1])
+def test_a_trials_key_is_jaxs_of_the_seed_folded_with_its_index(seed):
+    drawn = draw_blocks(_key_of_trial, [Law("constant", (1.0,))], seed, np.array([0, 3, 10**6]))
+    for index, have in zip((0, 3, 10**6), drawn, strict=True):
+        want = jax.random.fold_in(jax.random.key(seed, impl="threefry2x32"), index)
+        np.testing.assert_array_equal(have, jax.random.key_data(want))
+
+
+def _key_of_trial(key, parameters):
+    return jax.random.key_data(key)

@@ -3,14 +3,13 @@
 import ctypes
 import functools
 import hashlib
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import llvmlite
 import llvmlite.binding as llvm
 
-from ...caching import cache_folder, forget_oldest, is_private, made_private
+from ...caching import cache_folder, read_whole, write_whole
 from .kernel import Kernel
 
 
@@ -59,11 +58,11 @@ def compile_kernel(kernel: Kernel, *, cache: Path | None = None) -> Compiled:
     module.data_layout = str(machine.target_data)
     cache = cache_folder("kernels") if cache is None else cache
     path = cache / f"{key}.o" if cache else None
-    stored = _read(path)
+    stored = read_whole(path)  # LLVM ends the process over a damaged file
     if stored is None:
         _optimise(module, machine)
     engine = llvm.create_mcjit_compiler(module, machine)
-    engine.set_object_cache(lambda _, code: _write(path, code), lambda _: stored)
+    engine.set_object_cache(lambda _, code: write_whole(path, code, "*.o"), lambda _: stored)
     engine.finalize_object()
     function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(engine.get_function_address("run"))
     return Compiled(function, kernel.lanes, kernel.work_bytes, kernel.lines if kernel.straight else None, engine)
@@ -80,38 +79,3 @@ def _optimise(module: Any, machine: Any) -> None:
     options.loop_vectorization = options.slp_vectorization = False
     builder = llvm.create_pass_builder(machine, options)
     builder.getModulePassManager().run(module, builder)
-
-
-_DIGEST = 32  # bytes at the start of a stored file
-
-
-def _digest(path: Path, code: bytes) -> bytes:
-    """Of the code and of whose it is: a file under another's name is damaged like any other."""
-    return hashlib.sha256(path.name.encode() + b"\0" + code).digest()
-
-
-def _read(path: Path | None) -> bytes | None:
-    """Stored machine code, if it is whole and ours: LLVM ends the process over a damaged file."""
-    try:
-        if path is None or not (is_private(path.parent) and is_private(path)):
-            return None
-        content = path.read_bytes()
-    except OSError:
-        return None
-    digest, code = content[:_DIGEST], content[_DIGEST:]
-    return code if code and _digest(path, code) == digest else None
-
-
-def _write(path: Path | None, code: bytes) -> None:
-    if path is None:
-        return
-    try:
-        if not made_private(path.parent):
-            return
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(_digest(path, code) + code)
-        partial.replace(path)
-        forget_oldest(path.parent, "*.o")
-    except OSError:
-        pass  # a cache that cannot be written is no cache
