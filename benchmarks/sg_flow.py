@@ -30,7 +30,7 @@ def _our_field(t, state, params):
     return params[0].field(t, state, params[1])
 
 
-def _problem(n: int, smallest: float, t1: float, max_steps: int = 1_000_000) -> Problem:
+def drawn(n: int, smallest: float, t1: float, max_steps: int = 1_000_000) -> Problem:
     with jax.enable_x64(True):
         draw = draw_scalars(jd.ScalarLaws(), jd.Starts(n=2), 0, np.arange(2 * n))
         kept = np.flatnonzero(np.asarray(draw.rho) >= smallest)[:n]
@@ -48,14 +48,14 @@ def _problem(n: int, smallest: float, t1: float, max_steps: int = 1_000_000) -> 
 def cases(quick: bool) -> list[Case]:
     out = []
     for n in (1_000,) if quick else (100, 1_000, 10_000, 100_000):
-        problem = _problem(n, 0.1, 50.0)
+        problem = drawn(n, 0.1, 50.0)
         some = np.linspace(0, problem.n - 1, 50).astype(int)
         methods = {"jaxdyn fused": partial(ours, problem), "jaxdyn xla": partial(ours, problem, "xla")}
         methods |= {"jaxdyn fused, Rodas5P": partial(ours, problem, solver="rodas5p")} | peers(problem)
         out.append(_case(f"SG flow, mild draws (ρ ≥ 0.1), {n:,} trials, t in [0, 50]", problem, methods, some, "DOP853",
                          "SG flow, adaptive, to 1e-6"))  # fmt: skip
     n = 1_000 if quick else 10_000
-    problem = _problem(n, 0.0, 2000.0, 10_000_000)
+    problem = drawn(n, 0.0, 2000.0, 10_000_000)
     stiffest = np.argsort(problem.params[0])[:10]
     some = np.concatenate([stiffest, np.linspace(0, n - 1, 40).astype(int)])
     methods = {

@@ -147,11 +147,12 @@ def random_key(name: str, key: Any) -> Any:
     return key
 
 
-def traceable(tree: Any, dtype: Any) -> Any:
-    """The tree with its Python and array floats in the given dtype, so that no number is compiled in."""
+def traceable(tree: Any, dtype: Any, library: Any = jnp) -> Any:
+    """The tree with its Python and array floats in the given dtype, so that no number is compiled in; NumPy's, if that
+    is the library, for what stays on the host."""
 
     def convert(leaf: Any):
         floating = isinstance(leaf, float) or (hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating))
-        return jnp.asarray(leaf, dtype) if floating else leaf
+        return library.asarray(leaf, dtype) if floating else leaf
 
     return jax.tree.map(convert, tree)

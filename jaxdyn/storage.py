@@ -234,8 +234,11 @@ def save_figure(figure: "Figure", path: Path) -> list[Path]:
         layout.execute(figure)
         figure.set_layout_engine(None)
     paths = [path.with_suffix(end) for end in (".pdf", ".png")]
-    for each in paths:
-        figure.savefig(each)
+    try:
+        for each in paths:
+            figure.savefig(each)
+    finally:
+        figure.set_layout_engine(layout)
     return paths
 
 

@@ -7,7 +7,6 @@ own so that a crash is seen; a few hundred are in the suite.
 
 import argparse
 import collections
-import functools
 import json
 import subprocess
 import sys
@@ -20,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from rounding import evaluated
 
 TRIALS = 5
 SLOW = 5.0  # seconds of compiling that "auto" may never take
@@ -222,11 +222,10 @@ class RandomProgram:
         told = [f"  {k + 2}: {each.name}{list(each.arguments)}" for k, each in enumerate(self.instructions)]
         return "\n".join([f"program {self.seed} ({np.dtype(self.dtype)}): 0 is the state, 1 the data", *told])
 
-    def __call__(self, state: Any, data: Any, off: Callable[[Any], Any] = lambda value: value) -> Any:
-        """`off` is done to each instruction's result."""
+    def __call__(self, state: Any, data: Any) -> Any:
         pool = [state, data]
         for each in self.instructions:
-            pool.append(off(each.function(*(pool[place] for place in each.arguments))))
+            pool.append(each.function(*(pool[place] for place in each.arguments)))
         parts = [jnp.resize(told(value), (3,)) * (k + 1) for k, value in enumerate(pool[-3:])]
         return parts[0] + parts[1] + parts[2]
 
@@ -322,9 +321,11 @@ def _reference(program: RandomProgram, states: Any, data: Any) -> tuple[np.ndarr
 
 
 def _rounded(program: RandomProgram, states: Any, data: Any, want: np.ndarray) -> np.ndarray:
-    """How much the result changes when each instruction's is off by some roundings."""
-    others = [jax.vmap(functools.partial(program, off=_off(program, 3 + k)))(states, data) for k in range(8)]
-    return np.abs(np.stack(others) - want).max(0)
+    """How much the result changes when each operation's is off by some roundings."""
+    others = [
+        [evaluated(program, _off(program, 3 + k), *each) for each in zip(states, data, strict=True)] for k in range(8)
+    ]
+    return np.abs(np.array(others) - want).max(0)
 
 
 def _off(program: RandomProgram, seed: int) -> Callable[[Any], Any]:

@@ -9,7 +9,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "jaxdyn"
 # Ground floor first; a room may import itself and what stands before it.
 FLOORS = [
-    ["checks", "names", "status", "intervals", "storage", "caching", "provenance", "progress"],
+    ["checks", "names", "status", "intervals", "storage", "caching", "provenance", "progress", "proofs"],
     ["arrays", "linear", "schedules"],
     ["moments"],
     ["data"],

@@ -1,7 +1,7 @@
 """JointModes of real data: the axes in which X and Y are most nearly diagonal, and what each mode would do by itself.
 
-In exactly diagonal moments the dynamics are m copies of m = 1 (THEORY §4); for real ones this is a first prediction,
-`coupling` says how good, and `settled_spectrum` follows the coupled flow from it to the equilibrium nearby.
+In exactly diagonal moments the dynamics are m copies of m = 1 (docs/theory.md §4); for real ones this is a first
+prediction, `coupling` says how good, and `settled_spectrum` follows the coupled flow from it to the equilibrium nearby.
 """
 
 from typing import Any, NamedTuple

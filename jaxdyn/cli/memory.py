@@ -12,6 +12,9 @@ def forget_programs(above: int = 20_000) -> bool:
         return False
     import jax
 
+    from ..engines import kept
+
     jax.clear_caches()
+    kept.forget()
     gc.collect()
     return True

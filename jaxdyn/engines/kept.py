@@ -5,13 +5,13 @@ A program is known by its text, so that a changed formula is another program; tr
 
 import hashlib
 import os
-import pickle
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
-import jaxlib
+import jaxlib.version
 import numpy as np
 from jax.experimental import serialize_executable
 
@@ -19,9 +19,17 @@ from ..arrays import is_traced
 from ..caching import cache_folder, processor, read_whole, write_whole
 from .base import in_jax_dtype, tracing
 
+_living: "weakref.WeakSet[Kept]" = weakref.WeakSet()
+
+
+def forget() -> None:
+    """Let go of the programs of this process: each maps hundreds of pieces of memory."""
+    for each in list(_living):
+        each.forget()
+
 
 class Kept:
-    """`jax.jit` of a function of arrays alone, for CPUs: called with arrays, it gives NumPy's.
+    """`jax.jit` of a function of arrays alone, for CPUs.
 
     Where JAX keeps programs itself, where arguments are traced and on other devices it is `jax.jit`.
     """
@@ -29,6 +37,7 @@ class Kept:
     def __init__(self, function: Callable[..., Any]):
         self._function = jax.jit(function)
         self._ready: dict[Any, tuple[Any, Any]] = {}
+        _living.add(self)
 
     def __call__(self, *arguments: Any) -> Any:
         if is_traced(arguments) or not _applies():
@@ -39,6 +48,9 @@ class Kept:
             self._ready[key] = self._compiled(leaves, structure)
         run, result = self._ready[key]
         return jax.tree.unflatten(result, run(*leaves))
+
+    def forget(self) -> None:
+        self._ready.clear()
 
     def _compiled(self, leaves: list[np.ndarray], structure: Any) -> tuple[Any, Any]:
         """The program for arguments like these, of the leaves alone, and the structure of what it gives."""
@@ -61,8 +73,8 @@ class Kept:
 def _applies() -> bool:
     config = jax.config
     other = ("jax_compilation_cache_dir", "jax_default_device", "jax_debug_nans", "jax_debug_infs", "jax_disable_jit")
-    wanted = getattr(config, "jax_enable_compilation_cache") and not any(getattr(config, name) for name in other)
-    return wanted and jax.default_backend() == "cpu"
+    wanted = [getattr(config, name) for name in ("jax_enable_compilation_cache",)]
+    return all(wanted) and not any(getattr(config, name) for name in other) and jax.default_backend() == "cpu"
 
 
 def _path(text: str) -> Path | None:
@@ -70,7 +82,7 @@ def _path(text: str) -> Path | None:
     folder = cache_folder("programs")
     if folder is None:
         return None
-    about = [jax.__version__, jaxlib.__version__, processor(), os.environ.get("XLA_FLAGS", ""), text]
+    about = [jax.__version__, jaxlib.version.__version__, processor(), os.environ.get("XLA_FLAGS", ""), text]
     return folder / f"{hashlib.sha256(chr(0).join(about).encode()).hexdigest()}.xla"
 
 
@@ -95,6 +107,6 @@ def _save(path: Path | None, compiled: Any) -> None:
         return
     try:
         content = serialize_executable.serialize(compiled)[0]
-    except (ValueError, NotImplementedError, pickle.PicklingError):  # JAX says that this one cannot be kept
+    except Exception:  # this one cannot be kept, as where it calls back into Python; it was compiled all the same
         return
     write_whole(path, content, "*.xla")

@@ -205,7 +205,8 @@ def _with_stabilities(settings: Settings, paths: list[dict[str, np.ndarray]], n:
     """The paths with S in the moments' own units and what the linearisation says, of all points in one batch."""
     if not paths:
         return []
-    problems = blockwise(jax.jit(jax.vmap(settings)), np.concatenate([path["parameter"] for path in paths]), size=_BLOCK)
+    parameters = np.concatenate([path["parameter"] for path in paths])
+    problems = blockwise(jax.jit(jax.vmap(settings)), parameters, size=_BLOCK)
     reduced = np.concatenate([path["gram"] for path in paths])
     ranks = np.concatenate([path["rank"] for path in paths])
     grams, states = np.empty_like(reduced), []
@@ -221,10 +222,10 @@ def _with_stabilities(settings: Settings, paths: list[dict[str, np.ndarray]], n:
 
 
 def _along(path: dict[str, np.ndarray], grams: np.ndarray, found: Linearisation) -> dict[str, np.ndarray]:
-    unstable, values = np.asarray(found.n_unstable), np.asarray(found.eigenvalues)
+    unstable, values = np.asarray(found.n_unstable), np.asarray(found.eigenvalues, complex)
     # A complex pair crosses where the growing eigenvalues change in number, and only the complex ones among them.
     largest = np.abs(values).max(1, keepdims=True)
-    growing_pairs = ((values.real > 1e-9 * largest) & (np.abs(values.imag) > 1e-6 * largest)).sum(1)
+    growing_pairs = ((np.real(values) > 1e-9 * largest) & (np.abs(np.imag(values)) > 1e-6 * largest)).sum(1)
     change = np.diff(unstable)
     hopf = np.zeros(unstable.size, bool)
     hopf[1:] = (change != 0) & (np.diff(growing_pairs) == change) & ~path["fold"][1:] & ~path["fold"][:-1]

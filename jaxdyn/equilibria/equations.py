@@ -1,4 +1,4 @@
-"""The polynomial equations of the equilibria of SG and EMA, in S = AᵀA (P Prop 4.5; THEORY §4).
+"""The polynomial equations of the equilibria of SG and EMA, in S = AᵀA (P Prop 4.5; docs/theory.md §4).
 
 At an equilibrium C = A, BᵀB = (α_p λ_A/λ_B) A Aᵀ and, with ℓ = λ_B/α_p,
 
@@ -177,5 +177,7 @@ def student(gram: Any, rank: int, n: int, system: Siamese, moments: Moments) -> 
 
 def lift(gram: np.ndarray, rank: int, n: int, system: Siamese, moments: Moments) -> StudentState | TeacherState:
     """The state (A, B[, C = A]) of an equilibrium with S = AᵀA = `gram`, on the host."""
+    a: Any
+    b: Any
     a, b = student(gram, rank, n, system, moments) if rank else (np.zeros((n, gram.shape[0])), np.zeros((n, n)))
     return TeacherState(a, b, a) if isinstance(system, MovingAverage) else StudentState(a, b)

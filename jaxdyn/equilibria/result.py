@@ -3,6 +3,7 @@
 import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -12,7 +13,7 @@ import numpy as np
 from ..analysis.linearise import Linearisation, Verdict
 from ..moments import Moments
 from ..provenance import provenance
-from ..systems.siamese import Siamese
+from ..systems.siamese import Objective, Siamese
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -136,6 +137,23 @@ class Equilibria(Sequence[Equilibrium]):
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
+
+    def save(self, path: str | Path) -> Path:
+        """Write what was certified to a JSON file, from which `jaxdyn/proofs/check.py`, a program of 250 lines that
+        needs no package, proves it again: that each equilibrium exists, alone, its rank and its unstable count.
+
+        Raises:
+            ValueError: if nothing was certified, or for the plain objective.
+        """
+        from .records import write
+
+        items = [(item.gram, item.rank, item.certificate.n_unstable) for item in self
+                 if item.certificate is not None and item.certificate.proved]  # fmt: skip
+        if not items:
+            raise ValueError("save: nothing was certified; find the equilibria with certify=True")
+        if isinstance(self.system, Objective):
+            raise ValueError("save: certificates are of SG and EMA")
+        return write(items, Path(path), self.system, self.moments, self.n)
 
     def to_dataset(self) -> "xr.Dataset":
         """Everything but the certificates, along `equilibrium`; states as encoder, predictor[, teacher]."""

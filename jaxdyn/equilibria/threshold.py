@@ -25,7 +25,8 @@ from .census import census, stabilities
 from .equations import Chart, chart_at, chart_equations, decay_bound, lift, reduce
 from .strata import newton
 
-_FOLLOWED = 90  # rounds at most
+_FOLLOWED = 200  # rounds at most
+_SHORTEST = 1e-11  # of the weight decay: where it ends to rounding
 _SECTIONS = 16  # weight decays tried at once, between the last that is stable and the first that is not
 _REFINED = 3  # times four steps: near a fold Newton's method is slow
 _GRID_LOW = 1e-3  # of the bound: below it thresholds are not looked for
@@ -35,7 +36,8 @@ class Threshold(NamedTuple):
     """The largest weight decay λ (of encoder and predictor) with a stable equilibrium of this rank.
 
     `kind` how it ends there: "fold" (meets a saddle), "hopf" (a pair of eigenvalues crosses), "exchange"
-    (a direction of another rank begins to grow). `gram` the last stable S. `gradient` dλ/d(X, Y) [m, m]
+    (a direction of another rank begins to grow), "lost" (it could not be followed to its end, which is further up:
+    then `complete` is False). `gram` the last stable S. `gradient` dλ/d(X, Y) [m, m]
     each, for a fold (X as symmetric: the derivative along a symmetric change D is Σ gradient·D); NaN
     otherwise. `complete` whether every census on the grid was.
     """
@@ -170,21 +172,28 @@ def _refine(system: Any, data: list[Moments], brackets: list[_Bracket], rank: in
     grams = np.stack([bracket.gram for bracket in brackets])
     length = high - low
     for _ in range(_FOLLOWED):
-        each, share = np.divmod(np.arange(low.size * _SECTIONS), _SECTIONS)
-        ahead = np.minimum(low[each] + length[each] * (share + 1) / _SECTIONS, high[each])
-        ok, new = _still_stable(system, grams[each], ahead, [data[owner] for owner in each], rank, n)
-        # As far as it was seen at every point on the way.
-        reached = np.logical_and.accumulate(ok.reshape(-1, _SECTIONS), 1).sum(1)
-        last = np.arange(low.size) * _SECTIONS + np.maximum(reached, 1) - 1
-        low = np.where(reached > 0, ahead[last], low)
-        grams = np.where((reached > 0)[:, None, None], new[last], grams)
-        length = np.minimum(np.where(reached == _SECTIONS, length, length / _SECTIONS), high - low)
-        if (length < 1e-11 * low).all():
+        going = np.flatnonzero(length >= _SHORTEST * low)
+        if not going.size:
             break
+        each = np.repeat(going, _SECTIONS)
+        share = np.tile(np.arange(1, _SECTIONS + 1), going.size) / _SECTIONS
+        ahead = np.minimum(low[each] + length[each] * share, high[each])
+        ok, new = _still_stable(system, grams[each], ahead, [data[owner] for owner in each], rank, n)
+        # As far as it was seen at every point on the way; Newton's method may have failed there by chance.
+        reached = np.logical_and.accumulate(ok.reshape(-1, _SECTIONS), 1).sum(1)
+        moved = reached > 0
+        last = (np.arange(going.size) * _SECTIONS + reached - 1)[moved]
+        low[going[moved]], grams[going[moved]] = ahead[last], new[last]
+        factor = np.where(reached == _SECTIONS, _SECTIONS / 2, 1 / _SECTIONS)
+        length[going] = np.minimum(length[going] * factor, (high - low)[going])
+    settled = length < _SHORTEST * low
     ends = []
     for index, bracket in enumerate(brackets):
         each, decay = data[index], float(low[index])
         nowhere = np.full_like(grams[index], np.nan)
+        if not settled[index]:
+            ends.append(Threshold(rank, decay, "lost", grams[index], (nowhere, nowhere), False))
+            continue
         fold = _fold(system, each, grams[index], rank, decay)
         if fold is None:
             kind = _crossing(with_decay(system, decay), each, grams[index], rank, n)
@@ -203,13 +212,14 @@ def _still_stable(
     reduced = [reduce(*each) for each in zip(here, data, strict=True)]
     unit = np.array([each.unit for each in reduced])[:, None, None]
     xx, yx = (np.stack([getattr(each, name) for each in reduced]) for name in ("xx", "yx"))
-    start = refined = grams / unit
-    for _ in range(_REFINED):
+    start = grams / unit
+    refined, _, residual, smallest = newton(start, xx, yx, rank)
+    for _ in range(_REFINED - 1):
         refined, _, residual, smallest = newton(refined, xx, yx, rank)
     moved = np.linalg.norm(refined - start, axis=(1, 2)) / np.linalg.norm(start, axis=(1, 2))
     found = (residual < 1e-11) & (smallest > 0) & (moved < 0.2)
     refined = np.where(found[:, None, None], refined, start) * unit
-    states = [lift(gram, rank, n, *each) for gram, *each in zip(refined, here, data, strict=True)]
+    states = [lift(gram, rank, n, own, each) for gram, own, each in zip(refined, here, data, strict=True)]
     together = jax.tree.map(lambda *leaves: np.stack(leaves), *zip(here, states, data, strict=True))
     return found & (np.asarray(stabilities(*together).verdict) == Verdict.STABLE), refined
 

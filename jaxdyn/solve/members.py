@@ -60,7 +60,7 @@ class Members:
             raise ValueError(f"states: expected floating arrays, got {dtype}")
         states = jax.tree.unflatten(jax.tree.structure(states), [leaf.astype(dtype, copy=False) for leaf in leaves])
         parts, numbers = Skeleton.of(system)
-        trees = {"system": traceable(numbers, dtype), "states": states, "data": traceable(data, dtype)}
+        trees = {"system": traceable(numbers, dtype, np), "states": states, "data": traceable(data, dtype, np)}
         axes = [_leaf_axes(name, axis, tree) for (name, tree), axis in zip(trees.items(), in_axes, strict=True)]
         if not jax.tree.leaves(axes[0]) and any(axis == 0 for axis in jax.tree.leaves(in_axes[0])):
             raise ValueError("in_axes: it says that the system differs from trial to trial, but it has no arrays")

@@ -17,7 +17,6 @@ from ..engines.blocks import blockwise
 from ..engines.kept import Kept
 from .laws import Law
 
-
 _GENERATOR = "threefry2x32"
 
 

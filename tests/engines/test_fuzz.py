@@ -1,7 +1,11 @@
 """Programs that nobody wrote: what the fused engine makes of them is what JAX makes of them, or it says no."""
 
 import fuzzing
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from rounding import evaluated
 
 
 @pytest.mark.parametrize("first", range(0, 200, 10))
@@ -21,3 +25,19 @@ def test_a_wrong_compiler_is_found(monkeypatch):
     assert "wrong" not in kinds()
     monkeypatch.setitem(elementwise.SAME, "sin", "cos")
     assert "wrong" in kinds()
+
+
+def test_a_tie_inside_an_instruction_is_nobodys_fault():
+    """It asks whether a row less its mean adds up to more than 0; it adds up to 0."""
+    assert fuzzing.judge(fuzzing.draw(300034)).kind == "undecided"
+
+
+@pytest.mark.parametrize("seed", range(0, 60, 3))
+def test_without_roundings_the_second_evaluation_is_the_first(seed):
+    with jax.enable_x64(True):
+        program = fuzzing.draw(seed)
+        state, data = (array[0] for array in fuzzing.inputs(program))
+        with jax.disable_jit():
+            want = program(jnp.asarray(state), jnp.asarray(data))
+        have = evaluated(program, lambda value: value, state, data)
+        np.testing.assert_allclose(have, want, rtol=1e-12 if program.dtype == jnp.float64 else 1e-5)

@@ -3,19 +3,20 @@
 import os
 import subprocess
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdyn.cli.memory import forget_programs
 from jaxdyn.engines import kept
 from jaxdyn.engines.kept import Kept
 
 
 class Pair(NamedTuple):
-    first: jax.Array
+    first: Any
     second: dict
 
 
@@ -115,6 +116,25 @@ def test_inside_transformations_it_is_the_function(folder):
     assert jax.grad(square)(3.0) == 6
     np.testing.assert_array_equal(jax.vmap(square)(jnp.arange(3.0)), [0, 1, 4])
     assert not folder.exists()
+
+
+def test_what_calls_back_into_python_is_compiled_and_not_kept(folder):
+    doubled = Kept(lambda x: jax.pure_callback(lambda y: 2 * y, jax.ShapeDtypeStruct(x.shape, x.dtype), x))
+    np.testing.assert_array_equal(doubled(np.arange(3.0)), [0, 2, 4])
+    assert not folder.exists()
+
+
+def test_programs_are_let_go_of(folder, monkeypatch):
+    """They hold memory maps, of which a process may have so many."""
+    program, compiled = Kept(spread), []
+    want = program(PAIR, 2.5)
+    load = kept._load
+    monkeypatch.setattr(kept, "_load", lambda *each: compiled.append(1) or load(*each))
+    equal(program(PAIR, 2.5), want)
+    assert not compiled
+    forget_programs(above=-1)
+    equal(program(PAIR, 2.5), want)
+    assert compiled
 
 
 @pytest.mark.slow  # two processes that import JAX

@@ -146,3 +146,24 @@ def test_wrong_ranges():
         jd.branches(settings, 0.2, 0.1)
     with pytest.raises(ValueError, match="start"):
         jd.branches(settings, 0.1, 0.2, start=0.3)
+
+
+def test_a_threshold_that_newtons_method_reaches_by_detours():
+    """Of these moments some weight decays far ahead are reached and nearer ones are not: that is not the end."""
+    found = jd.collapse_threshold(SG, [jd.Moments.random(jax.random.key(seed), 2) for seed in (4, 22, 24)])
+    for seed, ends in zip((4, 22, 24), found, strict=True):
+        moments = jd.Moments.random(jax.random.key(seed), 2)
+        end = next(each for each in ends if each.rank == 2)
+        assert end.kind == "fold"
+        below, above = (
+            equilibria(jd.StopGradient(end.weight_decay * factor), moments).stable for factor in (1 - 1e-6, 1 + 1e-6)
+        )
+        assert [item.rank for item in below].count(2) > [item.rank for item in above].count(2)
+
+
+def test_what_could_not_be_followed_is_said(monkeypatch):
+    from jaxdyn.equilibria import threshold
+
+    monkeypatch.setattr(threshold, "_FOLLOWED", 2)
+    found = jd.collapse_threshold(SG, jd.Moments(*MOMENTS))
+    assert {(each.kind, each.complete) for each in found} == {("lost", False)}

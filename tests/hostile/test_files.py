@@ -8,35 +8,35 @@ import numpy as np
 import pytest
 
 import jaxdyn as jd
-from jaxdyn.engines.fused.native import _read, _write
+from jaxdyn.caching import read_whole, write_whole
 
 
 def test_a_kernel_under_anothers_name_is_not_run(tmp_path):
     folder = tmp_path / "kernels"
-    _write(folder / "one.o", b"machine code")
-    assert _read(folder / "one.o") == b"machine code"
+    write_whole(folder / "one.o", b"machine code", "*.o")
+    assert read_whole(folder / "one.o") == b"machine code"
     shutil.copy(folder / "one.o", folder / "two.o")
-    assert _read(folder / "two.o") is None
+    assert read_whole(folder / "two.o") is None
     content = (folder / "one.o").read_bytes()
     for damaged in (content[:-1], content + b"x", content[:40], b"", b"junk" * 20):
         (folder / "one.o").write_bytes(damaged)
-        assert _read(folder / "one.o") is None
+        assert read_whole(folder / "one.o") is None
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="permissions of POSIX")
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
 def test_a_cache_that_others_can_write_is_none(mode, tmp_path):
     folder = tmp_path / "kernels"
-    _write(folder / "one.o", b"machine code")
+    write_whole(folder / "one.o", b"machine code", "*.o")
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / "one.o").stat().st_mode & 0o777 == 0o600
     folder.chmod(mode)
-    assert _read(folder / "one.o") is None
-    _write(folder / "two.o", b"machine code")
+    assert read_whole(folder / "one.o") is None
+    write_whole(folder / "two.o", b"machine code", "*.o")
     assert not (folder / "two.o").exists()
     folder.chmod(0o700)
     (folder / "one.o").chmod(0o666)
-    assert _read(folder / "one.o") is None
+    assert read_whole(folder / "one.o") is None
 
 
 def bomb(path, megabytes=400):

@@ -20,7 +20,8 @@ from jaxdyn.systems.predictor_free import growth_operator
 EXPECTED = {
     **dict.fromkeys(["P-balance", "P-4.3", "P-4.11", "P-nonmonotone"], Judgement.REPRODUCED),
     **dict.fromkeys(["P-3.2", "P-4.5", "P-4.6", "P-partial", "P-oscillation"], Judgement.REPRODUCED),
-    **dict.fromkeys(["P-trials", "P-4.7"], Judgement.WITHIN_FAMILY),
+    **dict.fromkeys(["P-open-sets", "P-3.1-linear", "P-4.7"], Judgement.REPRODUCED),
+    **dict.fromkeys(["P-trials"], Judgement.WITHIN_FAMILY),
     # As the notes state it: what is stable is an orbit, and only some; saddles are common for m > 1.
     "P-4.10": Judgement.CONTRADICTED,
     **dict.fromkeys(["T-Lemma1", "T-Thm1", "T-Thm2", "T-Thm3", "T-97", "T-D3", "T-D4"], Judgement.REPRODUCED),
@@ -124,14 +125,28 @@ def test_the_census_claims_can_turn(monkeypatch, fresh_compilations, few_draws):
         patch.setattr(Equilibria, "stable", property(lambda self: ()))
         assert CLAIMS["P-partial"].compute(True).verdict == Judgement.CONTRADICTED
     with monkeypatch.context() as patch:
-        patch.setattr(census_claims, "_decays", lambda moments, share=1.0: [1e4 for _ in moments])
-        assert CLAIMS["P-4.7"].compute(True).verdict == Judgement.CONTRADICTED
-    with monkeypatch.context() as patch:
         symmetric = lambda count: census_claims._draws(2, 2 * count)[1::2]  # noqa: E731
         patch.setattr(census_claims, "_turning_draws", symmetric)
         assert CLAIMS["P-oscillation"].compute(True).verdict == Judgement.CONTRADICTED
     monkeypatch.setattr(siamese.StopGradient, "gradient", siamese.Objective.gradient)
     assert CLAIMS["P-3.2"].compute(True).verdict == Judgement.CONTRADICTED
+
+
+@pytest.mark.slow  # as above
+def test_a_wrong_energy_and_no_contraction_turn_their_claims(monkeypatch, fresh_compilations, few_draws):
+    from jaxdyn.papers.claims import existence, open_sets
+
+    energy = siamese.Siamese._energy
+    with monkeypatch.context() as patch:
+        patch.setattr(siamese.Siamese, "_energy", lambda *a: energy(*a) + 0.01 * jnp.sum(a[1].predictor ** 2))
+        assert CLAIMS["P-3.1-linear"].compute(True).verdict == Judgement.CONTRADICTED
+    with monkeypatch.context() as patch:
+        patch.setattr(existence, "brouwer", lambda s, k: k.T @ s @ k)
+        assert CLAIMS["P-4.7"].compute(True).verdict == Judgement.CONTRADICTED
+    with monkeypatch.context() as patch:
+        patch.setattr(open_sets, "proved", lambda told: told["ema_rate"] is None)
+        patch.setattr(open_sets, "_is_proved_nearby", lambda seed: None)
+        assert CLAIMS["P-open-sets"].compute(True).verdict == Judgement.CONTRADICTED
 
 
 @pytest.mark.slow  # as above

@@ -114,7 +114,7 @@ def test_draws_follow_their_laws():
 def test_the_discriminant_policy_conditions_the_draws():
     free = draw_scalars(jd.ScalarLaws(discriminant="any"), PLAIN, 0, np.arange(20_000))
     positive = free.tau**2 - 4 * free.rho * free.weight_decay >= 0
-    # THEORY §3: P(Δ >= 0) = 0.476 under the published laws.
+    # docs/theory.md §3: P(Δ >= 0) = 0.476 under the published laws.
     assert abs(positive.mean() - 0.476) < 4 * np.sqrt(0.476 * 0.524 / 20_000)
     kept = draw_scalars(jd.ScalarLaws(), PLAIN, 1, np.arange(20_000))
     assert (kept.tau**2 - 4 * kept.rho * kept.weight_decay >= 0).all()

@@ -100,7 +100,7 @@ def test_theorys_table_by_numpy(system, half_width, alpha, stated):
 
 @pytest.mark.slow  # 13 settings of 1,500 trials: about 20 s
 def test_theorys_table_by_the_engine():
-    """THEORY §3: every cell of its table (n = 2) within standard errors, and n = 3 within its stated range."""
+    """docs/theory.md §3: every cell of its table (n = 2) within standard errors, and n = 3 within its stated range."""
     stated_in = {
         "uniform(-0.5, 0.5)": (82.4, 85.2, 87.2, 89.2),
         "uniform(-1, 1)": (84.1, 88.8, 91.2, 93.3),

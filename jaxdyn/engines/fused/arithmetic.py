@@ -22,8 +22,13 @@ def bits_of(value: float) -> int:
     return struct.unpack("<q", struct.pack("<d", value))[0]
 
 
+def bits_of_single(value: float) -> int:
+    """The bits of the number of single precision next to it."""
+    return struct.unpack("<i", struct.pack("<f", value))[0]
+
+
 class Value:
-    """A vector by its name in the code: "real" numbers (double), "whole" ones (64 bits) or a "mask"."""
+    """A vector by its name in the code: "real" numbers, "whole" ones of as many bits, or a "mask"."""
 
     def __init__(self, code: "Vectors", name: str, kind: str):
         self.code, self.name, self.kind = code, name, kind
@@ -98,11 +103,12 @@ class Value:
 
 
 class Vectors:
-    """The lines of one function over vectors in double precision."""
+    """The lines of one function over vectors, in double precision or (`bits` 32) in single."""
 
-    def __init__(self, head: str, lanes: int):
-        self.lines, self.lanes, self.count = [head], lanes, 0
-        self.kinds = {"real": f"<{lanes} x double>", "whole": f"<{lanes} x i64>", "mask": f"<{lanes} x i1>"}
+    def __init__(self, head: str, lanes: int, bits: int = 64):
+        self.lines, self.lanes, self.count, self.bits = [head], lanes, 0, bits
+        self.scalar = {64: "double", 32: "float"}[bits]
+        self.kinds = {"real": f"<{lanes} x {self.scalar}>", "whole": f"<{lanes} x i{bits}>", "mask": f"<{lanes} x i1>"}
 
     def let(self, expression: str, kind: str) -> Value:
         self.count += 1
@@ -113,13 +119,15 @@ class Vectors:
         if isinstance(value, Value):
             return value.name
         if kind == "whole":
-            return f"splat (i64 {int(value)})"
-        return f"splat (double 0x{bits_of(float(value)) & (2**64 - 1):016X})"
+            return f"splat (i{self.bits} {int(value)})"
+        # LLVM writes both precisions by a double's bits.
+        number = float(value) if self.bits == 64 else struct.unpack("<f", struct.pack("<f", value))[0]
+        return f"splat ({self.scalar} 0x{bits_of(number) & (2**64 - 1):016X})"
 
     def call(self, intrinsic: str, *values: Number) -> Value:
         kind = self.kinds["real"]
         listed = ", ".join(f"{kind} {self.text(value, 'real')}" for value in values)
-        return self.let(f"call {kind} @llvm.{intrinsic}.v{self.lanes}f64({listed})", "real")
+        return self.let(f"call {kind} @llvm.{intrinsic}.v{self.lanes}f{self.bits}({listed})", "real")
 
     def fma(self, a: Number, b: Number, c: Number) -> Value:
         """a·b + c, rounded once."""
@@ -164,7 +172,7 @@ def signed_as(r: Value, x: Value) -> Value:
 
 def sign_of(x: Value) -> Value:
     """The sign's bit."""
-    return x.bits & SIGN
+    return x.bits & -(2 ** (x.code.bits - 1))
 
 
 def at_most(o: Vectors, x: Value, bound: float) -> Value:

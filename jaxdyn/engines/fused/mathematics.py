@@ -1,12 +1,13 @@
 """Mathematical functions of vectors, as LLVM functions.
 
 Nearly all are vector code of our own (`exponentials`, `trigonometry`, `roots`), with the same bits on every processor;
-the few others call the C library lane by lane. Single precision is computed in double and rounded.
+the few others call the C library lane by lane. In single precision the exponential ones are computed in it (`singles`),
+the others in double and rounded.
 """
 
 from collections.abc import Callable, Iterable
 
-from . import exponentials, roots, trigonometry
+from . import exponentials, roots, singles, trigonometry
 from .arithmetic import Value, Vectors
 
 LIBRARY = {"erfc", "lgamma"}
@@ -17,6 +18,9 @@ OWN: dict[str, Callable[..., Value]] = {
     "sin": trigonometry.sin, "cos": trigonometry.cos, "tan": trigonometry.tan, "asin": trigonometry.asin,
     "acos": trigonometry.acos, "atan": trigonometry.atan, "atan2": trigonometry.atan2, "cbrt": roots.cbrt,
     "erf": roots.erf,
+}  # fmt: skip
+SINGLE: dict[str, Callable[..., Value]] = {
+    "exp": singles.exp, "exp2": singles.exp2, "log": singles.log, "tanh": singles.tanh, "erf": singles.erf,
 }  # fmt: skip
 FUNCTIONS = {*OWN, *LIBRARY}
 _BOUNDED = {"sin", "cos", "tan"}  # the library's beyond `trigonometry.BOUND`
@@ -33,19 +37,31 @@ def definitions(helpers: Iterable[tuple[str, str]], lanes: int, module: str) -> 
     calls: dict[str, int] = {}
     for function, dtype in helpers:
         calls[function] = calls.get(function, 0) + module.count(f"@{symbol(function, dtype, lanes)}(")
-    wanted = {(function, "float64") for function, _ in helpers}
-    text = [_by_double(function, lanes) for function, dtype in sorted(helpers) if dtype == "float32"]
+    single = sorted(function for function, dtype in helpers if dtype == "float32")
+    wanted = {function for function, dtype in helpers if dtype == "float64"} | {*single} - {*SINGLE}
+    text = [_single(each, lanes, calls[each]) if each in SINGLE else _by_double(each, lanes) for each in single]
     called: dict[str, None] = {}
-    for function, _ in sorted(wanted):
+    for function in sorted(wanted):
         if function in LIBRARY:
             text.append(_library(symbol(function, "float64", lanes), function, lanes))
             called[function] = None
         else:
-            text.append(_own(function, lanes, "#0" if calls[function] <= _WRITTEN else "#1"))
+            text.append(_own(function, lanes, _attributes(calls[function])))
         if function in _BOUNDED:
             text.append(_library(_far(function, lanes), function, lanes))
             called[function] = None
     return text + [f"declare double @{name}(double)" for name in called]
+
+
+def _attributes(uses: int) -> str:
+    return "#0" if uses <= _WRITTEN else "#1"
+
+
+def _single(function: str, lanes: int, uses: int) -> str:
+    kind = f"<{lanes} x float>"
+    head = f"define internal {kind} @{symbol(function, 'float32', lanes)}({kind} %x) {_attributes(uses)} {{"
+    code = Vectors(head, lanes, 32)
+    return code.end(SINGLE[function](code, Value(code, "%x", "real")))
 
 
 def _far(function: str, lanes: int) -> str:

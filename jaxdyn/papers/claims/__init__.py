@@ -1,6 +1,17 @@
 """The registry, filled: importing this package registers every claim."""
 
-from . import equilibria, linear, random_trials, tian_modes, tian_observations, tian_theorems, trained
+from . import (
+    equilibria,
+    existence,
+    landscape,
+    linear,
+    open_sets,
+    random_trials,
+    tian_modes,
+    tian_observations,
+    tian_theorems,
+    trained,
+)
 from .base import CLAIMS, Claim, Evidence, Judgement
 
 __all__ = [
@@ -9,7 +20,10 @@ __all__ = [
     "Evidence",
     "Judgement",
     "equilibria",
+    "existence",
+    "landscape",
     "linear",
+    "open_sets",
     "random_trials",
     "tian_modes",
     "tian_observations",

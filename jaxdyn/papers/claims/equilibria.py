@@ -170,37 +170,6 @@ def orbits(fast: bool) -> Evidence:
 
 
 @claim(
-    "P-4.7",
-    source="P Prop 4.7",
-    statement="Full-rank equilibria exist for generic data.",
-)
-def existence(fast: bool) -> Evidence:
-    numbers: dict[str, Any] = {}
-    at_smallest = []
-    shares = (1e-4, 0.1, 0.5) if fast else (1e-5, 1e-4, 1e-2, 0.05, 0.1, 0.3, 0.5, 0.9)
-    with jax.enable_x64(True):
-        for m, count in _sizes(fast).items():
-            moments = _draws(m, max(count // (1 if fast else 2), 4), seed=47)
-            by_share = {}
-            for share in shares:
-                answers = census([StopGradient(decay) for decay in _decays(moments, share)], moments, n=m)
-                have = [any(item.rank == m for item in answer) for answer in answers]
-                symmetric = have[1::2]
-                by_share[f"{share:g}"] = [round(float(np.mean(have)), 3), round(float(np.mean(symmetric)), 3)]
-                if share == shares[0]:
-                    at_smallest.append(float(np.mean(have)))
-            numbers[f"m = {m}: share of draws with one, by λ over the bound: all, symmetric Y alone"] = by_share
-    everywhere, somewhere = min(at_smallest) == 1, min(at_smallest) > 0
-    verdict = Judgement.REPRODUCED if everywhere else Judgement.WITHIN_FAMILY if somewhere else Judgement.CONTRADICTED
-    return Evidence(
-        verdict,
-        "the census of random realisable moments, half with symmetric Y, over λ. For m = 1 one exists iff λ is below "
-        "the bound; for m > 1 it takes a small λ, and there are open sets of moments with none at the λ listed",
-        numbers,
-    )
-
-
-@claim(
     "P-4.10",
     source="P Prop 4.10, as the notes state it",
     statement="Equilibria of SG and EMA are generically asymptotically stable, also for α = 1; saddles do not occur "
@@ -277,7 +246,7 @@ def _frozen(item: Any, answer: Any) -> int:
 
 @claim(
     "P-partial",
-    source="ours; beside P Prop 4.10 and T §5 on dimensional collapse",
+    source="ours; beside P Prop 4.10",
     statement="Partial (dimensional) collapse can be stable: for m > 1 there are stable equilibria of rank 0 < k < m, "
     "and random trials reach them.",
 )

@@ -18,7 +18,7 @@ from ...trials.problems import Given
 from ...trials.run import run_trials
 from .base import Picture
 
-# THEORY's example, diag(1, 1.5) and diag(0.8, 0.9) with generic perturbations, and one far from symmetric.
+# The example diag(1, 1.5) and diag(0.8, 0.9) with generic perturbations, and one far from symmetric.
 _NEAR_DIAGONAL = ([[1.0, 0.1], [0.1, 1.5]], [[0.8, 0.05], [-0.02, 0.9]])
 _TURNING = ([[0.9, 0.2], [0.2, 0.5]], [[0.5, -0.35], [0.35, 0.45]])
 
