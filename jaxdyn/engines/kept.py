@@ -73,8 +73,9 @@ class Kept:
 def _applies() -> bool:
     config = jax.config
     other = ("jax_compilation_cache_dir", "jax_default_device", "jax_debug_nans", "jax_debug_infs", "jax_disable_jit")
-    wanted = [getattr(config, name) for name in ("jax_enable_compilation_cache",)]
-    return all(wanted) and not any(getattr(config, name) for name in other) and jax.default_backend() == "cpu"
+    if not config.jax_enable_compilation_cache or any(getattr(config, name) for name in other):  # pyright: ignore[reportAttributeAccessIssue]
+        return False
+    return jax.default_backend() == "cpu"
 
 
 def _path(text: str) -> Path | None:

@@ -14,16 +14,32 @@ import numpy as np
 from ..analysis.linearise import jacobian
 from ..arrays import in_float64
 from ..moments import Moments
+from ..proofs import check
 from ..systems.siamese import MovingAverage, Siamese, StudentState, TeacherState
 from .equations import Chart, chart_gram, pack, product
 
 
 @in_float64
 def write(items: Any, path: Path, system: Siamese, moments: Moments, n: int) -> Path:
-    """Write `record` as JSON; see `Equilibria.save`."""
+    """Write `record` as JSON, once the checker has verified it; see `Equilibria.save`."""
+    for name in ("predictor_lr_ratio", "ema_rate"):
+        if not float(getattr(system, name, 1.0)) > 0:
+            raise ValueError(f"save: certificates are of systems with {name} > 0")
     told = record(items, system, moments, n)
+    unverified = [index for index in range(len(items)) if not proved(told, index)]
+    if unverified:
+        raise ValueError(f"save: proofs/check.py does not verify those at {unverified}; nothing was written")
     path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def proved(told: dict[str, Any], index: int = 0) -> bool:
+    """Whether the separate checker verifies an equilibrium of a certificate."""
+    try:
+        check.Statement(told, told["equilibria"][index]).check()
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
+        return False
+    return True
 
 
 @in_float64

@@ -143,7 +143,8 @@ class Equilibria(Sequence[Equilibrium]):
         needs no package, proves it again: that each equilibrium exists, alone, its rank and its unstable count.
 
         Raises:
-            ValueError: if nothing was certified, or for the plain objective.
+            ValueError: if nothing was certified, for the plain objective, α_p = 0 or β = 0, or where the checker does
+                not verify what would be written.
         """
         from .records import write
 

@@ -14,7 +14,7 @@ from ..moments import Moments
 from ..proofs import check
 from ..systems.siamese import MovingAverage, Siamese, StopGradient
 from .census import equilibria
-from .records import record
+from .records import proved, record
 
 FOLDER = Path(check.__file__).parent
 _SMALLEST = 1e-12  # of ‖(X, Y)‖: a radius below it is none
@@ -46,15 +46,6 @@ THEOREMS = (
     Theorem("partial-m2-ema", f"EMA has {_PARTIAL}, m = 2", _EMA, _TWO, 1, 0),
     Theorem("partial-m3", f"SG has {_PARTIAL}, m = 3", _SG, _THREE, 2, 0),
 )
-
-
-def proved(told: dict[str, Any], index: int = 0) -> bool:
-    """Whether the separate checker verifies an equilibrium of a certificate."""
-    try:
-        check.Statement(told, told["equilibria"][index]).check()
-    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError):
-        return False
-    return True
 
 
 def largest_radius(

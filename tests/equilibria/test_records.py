@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import jaxdyn as jd
-from jaxdyn.equilibria.records import record
+from jaxdyn.equilibria.records import record, write
 from jaxdyn.proofs import check
 
 CHECKER = Path(check.__file__)
@@ -282,3 +282,13 @@ def test_a_file_that_is_no_certificate_is_refused(content, tmp_path, capsys):
 def test_what_cannot_be_saved():
     with pytest.raises(ValueError, match="certify=True"):
         jd.equilibria(jd.StopGradient(0.1), jd.Moments.scalar(1.0, 0.8)).save("nowhere.json")
+    moments = jd.Moments.scalar(1.0, 0.8)
+    for system, name in (
+        (jd.StopGradient(0.1, predictor_lr_ratio=0.0), "predictor_lr_ratio"),
+        (jd.MovingAverage(0.1, ema_rate=0.0), "ema_rate"),
+    ):
+        with pytest.raises(ValueError, match=name):
+            write([(np.zeros((1, 1)), 0, 0)], Path("nowhere.json"), system, moments, 2)
+    with pytest.raises(ValueError, match="does not verify those at"):
+        write([(np.zeros((1, 1)), 0, 1)], Path("nowhere.json"), jd.StopGradient(0.1), moments, 2)
+    assert not Path("nowhere.json").exists()

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from ..base import Finished, Progress, save_times
-from .layout import address, pointer, readable
+from .layout import address, readable
 from .module import JOB
 from .program import Program
 
@@ -37,7 +37,7 @@ class Job:
         numbers = np.zeros(2 * n + 3, np.int64)
         self.steps, self.n_saved = numbers[:n], numbers[n : 2 * n]
         self.next, self.count, self.stop = (numbers[k : k + 1] for k in range(2 * n, 2 * n + 3))
-        first = pointer(numbers)
+        first = numbers.ctypes.data
         at = {"steps": 0, "n_saved": n, "next": 2 * n, "finished": 2 * n + 1, "stop": 2 * n + 2}
         self.status = np.full(n, -1, np.int8)
         self.order = np.arange(n) if order is None else np.ascontiguousarray(order, np.int64)
@@ -47,18 +47,18 @@ class Job:
         n_times = self.times.size - 1
         self.saved = [np.zeros((n, n_times, *leaf.shape), leaf.dtype) for leaf in program.saved.leaves]
         values: dict[str, int] = {name: first + 8 * place for name, place in at.items()}
-        values |= {name: pointer(array) for name, array in
+        values |= {name: array.ctypes.data for name, array in
                    (("status", self.status), ("order", self.order), ("times", self.times))}  # fmt: skip
         values |= {"total": n, "max_steps": max_steps, "n_times": n_times}
         fixed = [values[name] for name in JOB]
         leaves = [number for leaf in (*self.states, *self.params) for number in address(leaf)]
-        rows = [number for leaf in self.saved for number in (pointer(leaf), leaf[:1, :1].nbytes)]
+        rows = [number for leaf in self.saved for number in (leaf.ctypes.data, leaf[:1, :1].nbytes)]
         self.arguments = np.array(fixed + leaves + rows, np.int64)
 
     def run_here(self, compiled: Any) -> None:
         """In this thread, which nothing can interrupt meanwhile."""
         memory = np.zeros(compiled.work_bytes + 64, np.uint8)
-        compiled.run(pointer(self.arguments), -(-pointer(memory) // 64) * 64)
+        compiled.run(self.arguments.ctypes.data, -(-memory.ctypes.data // 64) * 64)
 
     def run(self, compiled: Any, threads: int, progress: Progress | None) -> None:
         jobs: list[Future[None]] = []

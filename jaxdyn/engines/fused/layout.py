@@ -57,12 +57,7 @@ class Layout(NamedTuple):
 
 def address(leaf: np.ndarray) -> list[int]:
     """Where a leaf [trials, …] starts, and how many bytes a trial is from the next (0: shared by all)."""
-    return [pointer(leaf), leaf.strides[0]]
-
-
-def pointer(array: np.ndarray) -> int:
-    """Where an array starts; `array.ctypes` takes six times as long to say so."""
-    return array.__array_interface__["data"][0]
+    return [leaf.ctypes.data, leaf.strides[0]]
 
 
 def readable(leaf: np.ndarray) -> np.ndarray:

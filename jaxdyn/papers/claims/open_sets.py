@@ -7,7 +7,9 @@ import jax
 import numpy as np
 
 from ...equilibria.census import equilibria
-from ...equilibria.theorems import THEOREMS, Theorem, largest_radius, path_of, proved
+from ...equilibria.equations import decay_bound
+from ...equilibria.records import proved
+from ...equilibria.theorems import THEOREMS, Theorem, largest_radius, path_of
 from ...moments import Moments
 from ...systems.siamese import MovingAverage, StopGradient
 from .base import Evidence, claim, verdict_if
@@ -73,7 +75,7 @@ def _has(theorem: Theorem, seed: int, radius: float) -> bool:
 def _is_proved_nearby(seed: int) -> bool | None:
     """Of a random problem with a saddle of full rank: whether it is proved for all data near; None without one."""
     moments = Moments.random(jax.random.key(seed), 2)
-    system = StopGradient(_SHARE * float(np.linalg.norm(moments.yx, 2) ** 2 / np.linalg.norm(moments.xx, 2) / 4))
+    system = StopGradient(_SHARE * float(decay_bound(moments)))
     found = equilibria(system, moments)
     saddles = [item for item in found if item.rank == 2 and item.n_unstable and item.verdict.name == "SADDLE"]
     if not saddles:
