@@ -247,3 +247,10 @@ def save_settings(settings: dict[str, Any], path: Path) -> Path:
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in settings.items()}
     path.write_text(tomli_w.dumps({name: value for name, value in plain.items() if value is not None}), "utf-8")
     return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)

@@ -1,5 +1,6 @@
 """The README's example runs, its table is what the code prints, and its lists name what exists."""
 
+import json
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 import jaxdyn.papers.claims
 from jaxdyn.cli import COMMANDS
+from jaxdyn.papers import released
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -66,10 +68,41 @@ def test_tasks_run_as_written(number, capsys, tmp_path, monkeypatch):
         assert {path.name for path in (tmp_path / "results" / "tasks").iterdir()} == {"t-3.nc", "t-3.pdf", "t-3.png"}
 
 
-def test_claims_are_listed_with_their_verdicts():
+def test_the_tables_of_verdicts_are_what_the_released_results_say():
+    """If the code has changed: `python -m jaxdyn.papers.released` writes the tables anew."""
+    content = released.read()
+    assert [each["id"] for each in content["claims"]] == list(jaxdyn.papers.claims.CLAIMS)
+    for path, name in released._TABLES.items():
+        text = path.read_text(encoding="utf-8")
+        assert released.with_tables(text, name, content) == text, path.name
     rows = dict(re.findall(r"^\| (P-\S+|T-\S+) \|.*\| (.*?) \|$", page("claims.md"), re.MULTILINE))
     assert set(rows) == set(jaxdyn.papers.claims.CLAIMS)
-    assert set(rows.values()) <= {str(verdict) for verdict in jaxdyn.papers.claims.Judgement}
+
+
+def test_a_table_that_was_changed_by_hand_is_seen():
+    content = json.loads(json.dumps(released.read()))
+    text = page("claims.md")
+    content["claims"][0]["as_printed"] = "contradicted"
+    assert released.with_tables(text, "claims", content) != text
+    with pytest.raises(ValueError, match="the document has no place for the table claims"):
+        released.with_tables("", "claims", content)
+    with pytest.raises(ValueError, match="expected a file that `jaxdyn claims --out` wrote"):
+        released.read(ROOT / "README.md")
+
+
+def test_a_released_verdict_follows_from_its_clauses():
+    """The file is read with eyes of its own: what it says of clauses gives the verdicts that it says."""
+    for told in released.read()["claims"]:
+        printed = [each["outcome"] for each in told["clauses"]]
+        holds = [each.get("instead", each)["outcome"] for each in told["clauses"]]
+        for outcomes, verdict in ((printed, told["as_printed"]), (holds, told["as_it_holds"])):
+            fails, some = "does not hold" in outcomes, "holds" in outcomes
+            want = "contradicted in part" if fails and some else "contradicted" if fails else None
+            want = want or ("reproduced" if set(outcomes) == {"holds"} else "reproduced in part" if some else None)
+            rest = "not decided" if "not decided" in outcomes else "not testable here"
+            assert verdict == (want or rest), told["id"]
+        if "false_positives" in told:
+            assert told["false_positives"] <= 0.06, told["id"]
 
 
 def test_commands_and_files_exist():

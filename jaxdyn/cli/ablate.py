@@ -45,7 +45,8 @@ def main(arguments: list[str]) -> int:
     folder = check_folder(settings.out, force=settings.force)
     began = time.perf_counter()
 
-    from ..papers.tables.ablations import TABLES, run_tables, table_text
+    from ..papers.tables.ablations import TABLES, table_text
+    from ..papers.tables.running import run_tables
 
     names = {name.lower(): name for name in TABLES}
     wanted = list(names) if "all" in settings.tables else [name.lower() for name in settings.tables]

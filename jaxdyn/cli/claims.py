@@ -3,11 +3,11 @@
 import json
 import shutil
 import sys
-import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..storage import check_folder
 from .memory import forget_programs
 from .settings import read_settings
 
@@ -17,61 +17,86 @@ class Settings:
     """Compute the evidence for each registered claim of the papers, and print the verdicts."""
 
     only: tuple[str, ...] = ()
-    """Ids of the claims to compute; default: all."""
-    fast: bool = False
-    """Fewer draws, shorter trainings: wider error bars. In full, those on trained networks take over half an hour."""
+    """Ids of the claims to compute; default: all, or a random tenth for --verify."""
+    full: bool = False
+    """Full size, about two hours on two cores; without it few draws and, of networks, 40 steps: shows that it runs."""
+    out: Path | None = None
+    """A folder for claims.json and finished parts: a run that was stopped goes on from them."""
+    verify: bool = False
+    """Compute claims at full size and compare them with the released results."""
     json: bool = False
-    """Print a JSON list of objects with id, source, statement, verdict, computed and evidence."""
+    """Print a JSON list of the claims with their clauses and numbers."""
     config: Path | None = None
     """A TOML file with any of these settings; the command line overrides it."""
+
+    def __post_init__(self):
+        if self.verify and (self.out is not None or self.full or self.json):
+            raise ValueError("verify: it is at full size, writes nothing and prints what differs; leave the others out")
 
 
 def main(arguments: list[str]) -> int:
     settings = read_settings(Settings, "claims", arguments)
+    folder = None if settings.out is None else check_folder(settings.out, whole=False)
 
+    from ..papers import released
     from ..papers.claims import CLAIMS
+    from ..papers.claims.telling import as_text
 
     unknown = [name for name in settings.only if name not in CLAIMS]
     if unknown:
         raise ValueError(f"only: unknown claim {unknown[0]!r}; the registry has {', '.join(CLAIMS)}")
-    chosen = [claim for claim in CLAIMS.values() if not settings.only or claim.id in settings.only]
-    results, verdicts = [], []
-    for claim in chosen:
-        if sys.stderr.isatty():
-            print(f"computing {claim.id} …", end="\r", file=sys.stderr, flush=True)
-        evidence = claim.compute(settings.fast)
-        forget_programs()
-        if sys.stderr.isatty():
-            print(" " * 40, end="\r", file=sys.stderr, flush=True)
-        verdicts.append((claim, evidence.verdict))
-        if settings.json:
-            results.append(
-                {"id": claim.id, "source": claim.source, "statement": claim.statement}
-                | {"verdict": str(evidence.verdict), "computed": evidence.computed, "evidence": evidence.numbers}
-            )
-        else:
-            print(_paragraph(claim, evidence), flush=True)
+    if settings.verify:
+        return _verified(settings.only or released.a_tenth())
+    chosen = [id for id in CLAIMS if not settings.only or id in settings.only]
+    found = []
+    for id in chosen:
+        found += released.computed([id], full=settings.full, keep=folder, report=_report, between=forget_programs)
+        _report("")
+        if not settings.json:
+            print(as_text(found[-1], _width(100)), flush=True)
     if settings.json:
-        print(json.dumps(results, indent=2, ensure_ascii=False))
+        print(json.dumps(found, indent=2, ensure_ascii=False))
     else:
-        print(_table(verdicts))
+        print(_table(found))
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        released.save(folder / "claims.json", released.results(found))
+        if not settings.json:
+            print(f"wrote {settings.out / 'claims.json'}" if settings.out else "")
     return 0
 
 
-def _table(verdicts: Any) -> str:
-    """One line a claim: id, verdict, statement cut to the terminal's width."""
+def _verified(ids: Any) -> int:
+    """Compute these claims and print what differs from the released results; 1 if anything does."""
+    from ..papers import released
+
+    kept = {each["id"]: each for each in released.read()["claims"]}
+    differing = 0
+    for id in ids:
+        if id not in kept:
+            raise ValueError(f"only: the released results have no {id}")
+        (now,) = released.computed([id], full=kept[id]["full"], report=_report, between=forget_programs)
+        _report("")
+        found = released.differences(now, kept[id])
+        differing += bool(found)
+        print("\n".join(found) if found else f"{id}: as released", flush=True)
+    print(f"{len(ids) - differing} of {len(ids)} claims as released (commit {released.read()['commit'][:10]})")
+    return 1 if differing else 0
+
+
+def _report(id: str) -> None:
+    """The claim that is being computed, on a terminal."""
+    if sys.stderr.isatty():
+        print(f"computing {id} …" if id else " " * 40, end="\r", file=sys.stderr, flush=True)
+
+
+def _width(most: int) -> int:
+    return max(40, min(most, shutil.get_terminal_size((most, 24)).columns))
+
+
+def _table(found: list[dict[str, Any]]) -> str:
+    """One line a claim: id, verdicts, statement cut to the terminal's width."""
     width = max(60, min(160, shutil.get_terminal_size((120, 24)).columns))
-    rows = [f"{claim.id:14} {verdict!s:34} {' '.join(claim.statement.split())}" for claim, verdict in verdicts]
+    rows = [f"{each['id']:15} {each['as_printed']:21} {each['as_it_holds']:21} {each['statement']}" for each in found]
     rows = [row if len(row) <= width else row[: width - 1] + "…" for row in rows]
-    return "\n".join([f"{'claim':14} {'verdict':34} statement", "-" * width, *rows])
-
-
-def _paragraph(claim: Any, evidence: Any) -> str:
-    width = max(40, min(100, shutil.get_terminal_size((100, 24)).columns))
-    wrap = lambda text, indent: textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent)  # noqa: E731
-    lines = [f"{claim.id}  {str(evidence.verdict).upper()}", wrap(f"{claim.statement} [{claim.source}]", "  ")]
-    lines.append(wrap(f"Computed: {evidence.computed}.", "  "))
-    for name, value in evidence.numbers.items():
-        shown = f"{value:.3g}" if isinstance(value, float) and not 1 <= abs(value) < 1e4 else str(value)
-        lines.append(wrap(f"{name}: {shown}", "    "))
-    return "\n".join(lines) + "\n"
+    return "\n".join([f"{'claim':15} {'as printed':21} {'as it holds':21} statement", "-" * width, *rows])

@@ -11,38 +11,53 @@ import pytest
 from jaxdyn.analysis import invariants
 from jaxdyn.engines import xla
 from jaxdyn.engines.fused import engine as fused
-from jaxdyn.papers.claims import CLAIMS, Judgement, linear, random_trials
+from jaxdyn.papers.claims import CLAIMS, Judgement, cycles, linear, random_trials
 from jaxdyn.papers.claims import equilibria as census_claims
 from jaxdyn.papers.claims.base import Claim, claim
+from jaxdyn.papers.claims.telling import as_json, as_text
 from jaxdyn.systems import eigenspace, modes, siamese
 from jaxdyn.systems.predictor_free import growth_operator
 
+REPRODUCED, IN_PART = Judgement.REPRODUCED, Judgement.IN_PART
+CONTRADICTED, PARTLY_CONTRADICTED = Judgement.CONTRADICTED, Judgement.PARTLY_CONTRADICTED
+# As printed, and as it holds.
 EXPECTED = {
-    **dict.fromkeys(["P-balance", "P-4.3", "P-4.11", "P-nonmonotone"], Judgement.REPRODUCED),
-    **dict.fromkeys(["P-3.2", "P-4.5", "P-4.6", "P-partial", "P-oscillation"], Judgement.REPRODUCED),
-    **dict.fromkeys(["P-open-sets", "P-3.1-linear", "P-4.7"], Judgement.REPRODUCED),
-    **dict.fromkeys(["P-trials"], Judgement.WITHIN_FAMILY),
-    # As the notes state it: what is stable is an orbit, and only some; saddles are common for m > 1.
-    "P-4.10": Judgement.CONTRADICTED,
-    **dict.fromkeys(["T-Lemma1", "T-Thm1", "T-Thm2", "T-Thm3", "T-97", "T-D3", "T-D4"], Judgement.REPRODUCED),
-    **dict.fromkeys(["T-15", "T-16", "T-17", "T-Tbl5"], Judgement.REPRODUCED),
-    **dict.fromkeys([f"T-Obs{number}" for number in range(1, 11)], Judgement.REPRODUCED),
-    # As printed: a sign in the text below eq 14, and Σˢ of multiplicative scrambling.
-    **dict.fromkeys(["T-14", "T-D2"], Judgement.CONTRADICTED),
+    **dict.fromkeys(["P-balance", "P-4.3", "P-4.11", "P-nonmonotone", "P-3.2"], (REPRODUCED, REPRODUCED)),
+    **dict.fromkeys(["P-4.5", "P-4.6", "P-partial", "P-oscillation"], (REPRODUCED, REPRODUCED)),
+    **dict.fromkeys(["P-open-sets", "P-3.1-linear", "P-4.7"], (REPRODUCED, REPRODUCED)),
+    # What is stable is an orbit, and only some; saddles are common for m > 1. Not all of the random trials converge.
+    **dict.fromkeys(["P-4.10", "P-trials"], (PARTLY_CONTRADICTED, REPRODUCED)),
+    **dict.fromkeys(["T-Lemma1", "T-97", "T-D3", "T-15", "T-16", "T-17"], (REPRODUCED, REPRODUCED)),
+    # Slips of the print: a factor, an identity, a maximum, a sign, a moment, the left side of an equation.
+    **dict.fromkeys(["T-Thm1", "T-Thm2", "T-Thm3", "T-14", "T-D2", "T-D4"], (PARTLY_CONTRADICTED, REPRODUCED)),
+    **dict.fromkeys([f"T-Obs{number}" for number in range(1, 11)], (REPRODUCED, REPRODUCED)),
+    # The outcome is as stated, its mechanism is not what brings it about.
+    "T-Tbl5": (IN_PART, IN_PART),
 }
 
-# Minutes of training each; tests/experiments/test_ablations.py judges them on short runs and on made-up numbers.
+# Minutes of training each; test_ablations.py judges them on short runs and on made-up numbers.
 TRAINED = {f"T-Tbl{number}" for number in (1, 2, 3, 6, 7, 8, 9)} | {"T-Tbl5-networks", "T-Fig2", "T-Fig6"}
 TRAINED |= {"T-Fig6-patches", "P-Fig2", "P-3.1", "P-3.2-networks", "P-4.3-networks"}
+
+
+def breaks(id):
+    """Whether the claim no longer holds in full, and something was tested."""
+    evidence = CLAIMS[id].compute(True)
+    return evidence.as_it_holds not in (REPRODUCED, Judgement.NOT_TESTABLE)
 
 
 @pytest.mark.slow  # flows and trials of every claim, about two minutes in all
 @pytest.mark.parametrize("id", EXPECTED)
 def test_claims_hold(id):
     evidence = CLAIMS[id].compute(True)
-    assert evidence.verdict == EXPECTED[id], evidence
-    json.dumps(evidence.numbers)  # plain numbers
-    assert evidence.numbers
+    assert (evidence.as_printed, evidence.as_it_holds) == EXPECTED[id], evidence
+    told = as_json(CLAIMS[id], evidence)
+    json.dumps(told, allow_nan=False)  # plain and finite
+    assert all(each["rows"] for each in told["clauses"])
+    text = as_text(told)
+    assert max(map(len, text.splitlines())) <= 100
+    for each in evidence.clauses:
+        assert str(each.printed).upper() in text
 
 
 def test_the_registry_is_complete():
@@ -91,7 +106,7 @@ def test_a_flipped_sign_in_the_field_turns_the_claim(id, monkeypatch, fresh_comp
         )
 
     monkeypatch.setattr(siamese.Siamese, "_stopped_gradient", broken)
-    assert CLAIMS[id].compute(True).verdict == Judgement.CONTRADICTED
+    assert breaks(id)
 
 
 @pytest.mark.slow  # as above
@@ -106,7 +121,7 @@ def test_a_wrong_field_has_other_equilibria(id, monkeypatch, fresh_compilations,
     original = siamese.Siamese._stopped_gradient
     monkeypatch.setattr(siamese.Siamese, "_stopped_gradient", broken)
     solve._refine.cache_clear()
-    assert CLAIMS[id].compute(True).verdict == Judgement.CONTRADICTED
+    assert breaks(id)
     solve._refine.cache_clear()
 
 
@@ -120,16 +135,17 @@ def test_the_census_claims_can_turn(monkeypatch, fresh_compilations, few_draws):
     blind = lambda *a: one(*a)._replace(n_unstable=0, verdict=Verdict.STABLE)  # noqa: E731
     with monkeypatch.context() as patch:
         patch.setattr(listing, "_one", blind)
-        assert CLAIMS["P-4.10"].compute(True).verdict == Judgement.REPRODUCED
+        evidence = CLAIMS["P-4.10"].compute(True)
+        assert (evidence.as_printed, evidence.as_it_holds) == (REPRODUCED, PARTLY_CONTRADICTED)
     with monkeypatch.context() as patch:
         patch.setattr(Equilibria, "stable", property(lambda self: ()))
-        assert CLAIMS["P-partial"].compute(True).verdict == Judgement.CONTRADICTED
+        assert breaks("P-partial")
     with monkeypatch.context() as patch:
-        symmetric = lambda count: census_claims._draws(2, 2 * count)[1::2]  # noqa: E731
-        patch.setattr(census_claims, "_turning_draws", symmetric)
-        assert CLAIMS["P-oscillation"].compute(True).verdict == Judgement.CONTRADICTED
+        symmetric = lambda count: census_claims.draws_of(2, 2 * count)[1::2]  # noqa: E731
+        patch.setattr(cycles, "_turning_draws", symmetric)
+        assert breaks("P-oscillation")
     monkeypatch.setattr(siamese.StopGradient, "gradient", siamese.Objective.gradient)
-    assert CLAIMS["P-3.2"].compute(True).verdict == Judgement.CONTRADICTED
+    assert breaks("P-3.2")
 
 
 @pytest.mark.slow  # as above
@@ -139,26 +155,26 @@ def test_a_wrong_energy_and_no_contraction_turn_their_claims(monkeypatch, fresh_
     energy = siamese.Siamese._energy
     with monkeypatch.context() as patch:
         patch.setattr(siamese.Siamese, "_energy", lambda *a: energy(*a) + 0.01 * jnp.sum(a[1].predictor ** 2))
-        assert CLAIMS["P-3.1-linear"].compute(True).verdict == Judgement.CONTRADICTED
+        assert breaks("P-3.1-linear")
     with monkeypatch.context() as patch:
         patch.setattr(existence, "brouwer", lambda s, k: k.T @ s @ k)
-        assert CLAIMS["P-4.7"].compute(True).verdict == Judgement.CONTRADICTED
+        assert breaks("P-4.7")
     with monkeypatch.context() as patch:
         patch.setattr(open_sets, "proved", lambda told: told["ema_rate"] is None)
         patch.setattr(open_sets, "_is_proved_nearby", lambda seed: None)
-        assert CLAIMS["P-open-sets"].compute(True).verdict == Judgement.CONTRADICTED
+        assert breaks("P-open-sets")
 
 
 @pytest.mark.slow  # as above
 def test_a_wrong_objective_turns_its_claims(monkeypatch, fresh_compilations, few_draws):
     monkeypatch.setattr(siamese.Objective, "gradient", siamese.StopGradient.gradient)
-    assert CLAIMS["P-4.3"].compute(True).verdict == Judgement.CONTRADICTED
+    assert breaks("P-4.3")
     assert random_trials._objective_flow_rise(8) > 1e-7
 
 
 def test_a_wrong_decay_rate_is_seen(monkeypatch, fresh_compilations, few_draws):
     monkeypatch.setattr(linear, "encoder_decay_rate", lambda *a: 1.01 * invariants.encoder_decay_rate(*a))
-    assert CLAIMS["P-4.3"].compute(True).verdict == Judgement.CONTRADICTED
+    assert breaks("P-4.3")
 
 
 def flipped_predictor(field):
@@ -185,10 +201,7 @@ def test_a_flipped_sign_turns_tians_claims(system, ids, monkeypatch, fresh_compi
     monkeypatch.setattr(system, "field", flipped_predictor(system.field))
     for id in ids:
         with np.errstate(all="ignore"):  # broken flows blow up
-            evidence = CLAIMS[id].compute(True)
-        assert evidence.verdict == Judgement.CONTRADICTED, id
-        if id == "T-14":  # contradicted anyway, for its printed sign: look at the form that holds
-            assert evidence.numbers["largest |ċ + 2ηc|"] > 1e-3
+            assert breaks(id), id
 
 
 @pytest.mark.slow  # as above
@@ -196,21 +209,21 @@ def test_other_broken_formulas_turn_tians_claims(monkeypatch, fresh_compilations
     from jaxdyn.papers.claims import tian_modes, tian_observations, tian_theorems
 
     monkeypatch.setattr(siamese.Objective, "gradient", siamese.StopGradient.gradient)
-    assert CLAIMS["T-Thm2"].compute(True).verdict == Judgement.CONTRADICTED
+    assert breaks("T-Thm2")
     monkeypatch.setattr(tian_theorems, "growth_operator", lambda *a: -growth_operator(*a))
-    assert CLAIMS["T-D3"].compute(True).verdict == Judgement.CONTRADICTED
+    assert breaks("T-D3")
     margin = tian_observations.alignment_margin
     faster = lambda s: eqx.tree_at(lambda t: t.predictor_lr_ratio, s, 1 / s.predictor_lr_ratio)  # noqa: E731
     monkeypatch.setattr(tian_observations, "alignment_margin", lambda s, *a: margin(faster(s), *a))
-    assert CLAIMS["T-Obs6"].compute(True).verdict == Judgement.CONTRADICTED
+    assert breaks("T-Obs6")
     monkeypatch.setattr(tian_observations, "alignment_margin", lambda *a: -margin(*a))
     for id in ("T-Obs7", "T-Obs8"):
-        assert CLAIMS[id].compute(True).verdict == Judgement.CONTRADICTED, id
+        assert breaks(id), id
     monkeypatch.setattr(tian_modes, "alignment_matrix", lambda *a: 1.001 * eigenspace.alignment_matrix(*a))
-    assert CLAIMS["T-17"].compute(True).verdict == Judgement.CONTRADICTED
+    assert breaks("T-17")
     residual = siamese.residual
     monkeypatch.setattr(siamese, "residual", lambda *a: residual(*a) + 1e-3)
-    assert CLAIMS["T-97"].compute(True).verdict == Judgement.CONTRADICTED
+    assert breaks("T-97")
 
 
 def test_failed_flows_do_not_pass(monkeypatch, fresh_compilations):
@@ -223,4 +236,4 @@ def test_failed_flows_do_not_pass(monkeypatch, fresh_compilations):
         return path._replace(states=jax.tree.map(lambda leaf: leaf + bad, path.states))
 
     monkeypatch.setattr(linear, "flow", failing)
-    assert CLAIMS["P-4.3"].compute(True).verdict == Judgement.CONTRADICTED
+    assert breaks("P-4.3")

@@ -1,63 +1,232 @@
-"""The papers' claims as computations: each returns numbers and a verdict that follows from them.
+"""The papers' claims as computations: clauses with outcomes of their own, and one rule from them to the verdict.
 
-A claim that cannot fail is a defect: a verdict is always the outcome of comparisons between computed
-numbers, and breaking a formula of the library must turn the claims that rest on it.
+A statement is taken apart into clauses. Each has rows of numbers, and what the numbers must satisfy; its outcome is
+that comparison's. A clause that is not tested is listed as such. Where what is printed does not hold, the form that
+does stands beside it, as a clause of its own: every claim has a verdict as printed, and one as it holds.
+
+A claim that cannot fail is a defect: breaking a formula of the library must turn the claims that rest on it.
 """
 
 import enum
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import itertools
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from ...intervals import proportion
+
+
+class Result(enum.StrEnum):
+    """What the numbers say of one clause."""
+
+    HOLDS = "holds"
+    FAILS = "does not hold"
+    OPEN = "not decided"  # the numbers do not decide, or a computation failed
+    UNTESTED = "not tested"
+
 
 class Judgement(enum.StrEnum):
-    """What the computation says of a claim."""
+    """What the clauses together say of a claim: see `verdict_of`."""
 
     REPRODUCED = "reproduced"
-    WITHIN_FAMILY = "reproduced within a stated family"
+    IN_PART = "reproduced in part"
+    PARTLY_CONTRADICTED = "contradicted in part"
     CONTRADICTED = "contradicted"
+    OPEN = "not decided"
     NOT_TESTABLE = "not testable here"
-    PARTLY_SEEN = "seen in part at this scale"
-    NOT_SEEN = "not seen at this scale"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A number of the evidence, and, where it decides something, what it must satisfy and whether it does.
+
+    `interval`: the 95 % interval. `at`: the values of what is varied, by name. `outcome`: None where nothing rests on
+    it.
+    """
+
+    label: str
+    value: Any
+    interval: tuple[float, float] | None = None
+    unit: str = ""
+    at: Mapping[str, Any] = field(default_factory=dict)
+    rule: str = ""
+    outcome: Result | None = None
+
+    def __post_init__(self):
+        for name in ("value", "interval", "at"):
+            plain = _plain(getattr(self, name))
+            object.__setattr__(self, name, tuple(plain) if name == "interval" and plain else plain)
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One part of a statement. `instead`: where it is printed wrongly, the form that holds, tested by itself."""
+
+    text: str
+    rows: tuple[Row, ...]
+    printed: Result
+    instead: "Clause | None" = None
+
+    @property
+    def corrected(self) -> Result:
+        return self.printed if self.instead is None else self.instead.printed
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """A verdict, the numbers it follows from, and in words what was computed and compared."""
+    """In words what was computed, the clauses with their numbers, and numbers that nothing rests on."""
 
-    verdict: Judgement
-    computed: str
-    numbers: dict[str, Any]
+    method: str
+    clauses: tuple[Clause, ...]
+    rows: tuple[Row, ...] = ()
+
+    @property
+    def as_printed(self) -> Judgement:
+        return verdict_of(each.printed for each in self.clauses)
+
+    @property
+    def as_it_holds(self) -> Judgement:
+        """With the slips of the print mended."""
+        return verdict_of(each.corrected for each in self.clauses)
+
+    def value(self, label: str) -> Any:
+        """The value of the only row with this label."""
+        (found,) = (row.value for row in self.all_rows() if row.label == label)
+        return found
+
+    def all_rows(self) -> Iterable[Row]:
+        """Of the clauses, of the forms that hold instead, and those beside them."""
+        for each in self.clauses:
+            yield from each.rows
+            yield from each.instead.rows if each.instead else ()
+        yield from self.rows
 
 
 @dataclass(frozen=True)
 class Claim:
     """A statement of a paper in our words, where it stands there, and how its evidence is computed.
 
-    `compute(fast)` returns the evidence; `fast` takes fewer draws.
+    `compute(fast)` returns the evidence; `fast` takes fewer draws. `null(rng)` is what the claim's own judge says of
+    made-up data in which there is no effect: None where no clause is statistical.
     """
 
     id: str
     source: str
     statement: str
     compute: Callable[[bool], Evidence]
+    null: Callable[[np.random.Generator], Sequence[Clause]] | None = None
 
 
 CLAIMS: dict[str, Claim] = {}
 
 
-def claim(id: str, *, source: str, statement: str) -> Callable[[Callable[[bool], Evidence]], Claim]:
+def claim(
+    id: str, *, source: str, statement: str, null: Callable[[np.random.Generator], Sequence[Clause]] | None = None
+) -> Callable[[Callable[[bool], Evidence]], Claim]:
     """Register the decorated function as the computation of a claim."""
 
     def register(compute: Callable[[bool], Evidence]) -> Claim:
         if id in CLAIMS:
             raise ValueError(f"id: claim {id} is registered already")
-        CLAIMS[id] = Claim(id, source, statement, compute)
+        CLAIMS[id] = Claim(id, source, statement, compute, null)
         return CLAIMS[id]
 
     return register
+
+
+def verdict_of(outcomes: Iterable[Result]) -> Judgement:
+    """The one rule: all clauses hold, some, or none; those that fail weigh more than those that are not decided."""
+    found = list(outcomes)
+    if not found:
+        raise ValueError("outcomes: expected at least one clause")
+    holds, fails = Result.HOLDS in found, Result.FAILS in found
+    if fails:
+        return Judgement.PARTLY_CONTRADICTED if holds else Judgement.CONTRADICTED
+    if holds:
+        return Judgement.REPRODUCED if set(found) == {Result.HOLDS} else Judgement.IN_PART
+    return Judgement.OPEN if Result.OPEN in found else Judgement.NOT_TESTABLE
+
+
+def outcome_of(rows: Iterable[Row]) -> Result:
+    """Of a clause: it holds if all that its rows must satisfy is satisfied, and fails if one of them fails."""
+    found = [row.outcome for row in rows if row.outcome is not None]
+    if not found:
+        raise ValueError("rows: nothing is compared; a clause without a test is `untested`")
+    return next((each for each in (Result.FAILS, Result.OPEN, Result.UNTESTED) if each in found), Result.HOLDS)
+
+
+def clause(text: str, *rows: Row, instead: Clause | None = None) -> Clause:
+    """A clause whose outcome follows from its rows."""
+    return Clause(text, rows, outcome_of(rows), instead)
+
+
+def untested(text: str, why: str, *rows: Row, instead: Clause | None = None) -> Clause:
+    """A clause that is not tested, and why."""
+    return Clause(text, (Row("why", why), *rows), Result.UNTESTED, instead)
+
+
+def limit(
+    label: str, value: Any, *, below: float | None = None, above: float | None = None, equals: Any = None,
+    interval: tuple[float, float] | None = None, unit: str = "", at: Mapping[str, Any] | None = None,
+) -> Row:  # fmt: skip
+    """A row with a comparison, fixed beforehand. What is not finite decides nothing."""
+    value = _plain(value)
+    parts, met = [], True
+    if equals is not None:
+        parts, met = [f"= {equals}"], value == _plain(equals)
+    if above is not None:
+        parts, met = [*parts, f"> {above:g}"], met and value > above
+    if below is not None:
+        parts, met = [*parts, f"< {below:g}"], met and value < below
+    if not parts:
+        raise ValueError("limit: expected below, above or equals")
+    outcome = Result.HOLDS if met else Result.FAILS
+    if isinstance(value, float) and not math.isfinite(value):
+        outcome = Result.OPEN
+    return Row(label, value, interval, unit, at or {}, " and ".join(parts), outcome)
+
+
+def shown(
+    label: str, value: Any, interval: tuple[float, float] | None = None, unit: str = "", **at: Any
+) -> Row:  # fmt: skip
+    """A row that nothing rests on."""
+    return Row(label, value, interval, unit, at)
+
+
+def share(label: str, mask: Any, **at: Any) -> Row:
+    """A percentage of True and its 95 % interval (Wilson)."""
+    hits = np.asarray(mask)
+    low, high = proportion(int(hits.sum()), hits.size)
+    return Row(label, 100 * float(hits.mean()), (100 * low, 100 * high), "%", at)
+
+
+def trend(label: str, rows: Sequence[Row], sign: int) -> Row:
+    """Whether shares rise (sign 1) or fall (-1) at every step, and from first to last beyond their intervals."""
+    values = [sign * row.value for row in rows]
+    ends = [sorted((sign * row.interval[0], sign * row.interval[1])) for row in rows if row.interval is not None]
+    steps = all(later >= earlier for earlier, later in itertools.pairwise(values))
+    outcome = Result.OPEN
+    if steps and ends[0][1] < ends[-1][0]:
+        outcome = Result.HOLDS
+    elif any(later[1] < earlier[0] for earlier, later in itertools.pairwise(ends)) or ends[-1][1] < ends[0][0]:
+        outcome = Result.FAILS
+    rule = f"{'rises' if sign > 0 else 'falls'} at every step, and from first to last beyond the intervals"
+    return Row(label, [round(row.value, 2) for row in rows], None, rows[0].unit, {}, rule, outcome)
+
+
+def exceeds(label: str, higher: Row, lower: Row) -> Row:
+    """Whether a share is larger than another beyond both 95 % intervals (of the same trials: they are not narrower)."""
+    assert higher.interval is not None
+    assert lower.interval is not None
+    outcome = Result.OPEN
+    if higher.interval[0] > lower.interval[1]:
+        outcome = Result.HOLDS
+    elif higher.interval[1] < lower.interval[0]:
+        outcome = Result.FAILS
+    return Row(label, round(higher.value - lower.value, 2), None, "points", {}, "beyond both intervals", outcome)
 
 
 def worst(values: Iterable[Any]) -> float:
@@ -67,6 +236,14 @@ def worst(values: Iterable[Any]) -> float:
     return float(together.max()) if together.size and np.isfinite(together).all() else np.inf
 
 
-def verdict_if(holds: bool, otherwise: Judgement = Judgement.CONTRADICTED) -> Judgement:
-    """`REPRODUCED` if every comparison came out as claimed."""
-    return Judgement.REPRODUCED if holds else otherwise
+def _plain(value: Any) -> Any:
+    """Numbers, truth values, texts and lists of them, as JSON has them."""
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, dict):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return value if value is None or isinstance(value, bool | int | float | str) else float(value)

@@ -1,13 +1,22 @@
-"""Limit cycles of S = AᵀA: whether a flow returns to itself, also from a nudged state."""
+"""Limit cycles of S = AᵀA (beside P Prop 4.10): eigenvalues that cross, and flows that return to themselves."""
 
+from collections import Counter
 from typing import Any
 
 import jax
 import numpy as np
+import xarray as xr
 
+from ...equilibria.branches import branches
+from ...equilibria.census import census
 from ...moments import Moments
 from ...solve.flow import flow
-from ...systems.siamese import MovingAverage
+from ...systems.siamese import MovingAverage, Siamese, StopGradient
+from ...trials.problems import Given
+from ...trials.run import run_trials
+from ...trials.starts import Starts
+from .base import Evidence, claim, clause, limit, shown
+from .equilibria import decays_of
 
 
 def stable_cycle(system: MovingAverage, state: Any, moments: Moments) -> tuple[float, float, float, float] | None:
@@ -45,3 +54,93 @@ def _passes(times: np.ndarray, grams: np.ndarray) -> list[tuple[float, np.ndarra
         share = -height[i] / (height[i + 1] - height[i])
         found.append((times[i] + share * (times[i + 1] - times[i]), grams[i] + share * (grams[i + 1] - grams[i])))
     return found
+
+
+@claim(
+    "P-oscillation",
+    source="ours; beside P Prop 4.10",
+    statement="Training need not come to rest: with Y far from symmetric complex pairs of eigenvalues cross the "
+    "imaginary axis, and EMA has stable limit cycles.",
+)
+def oscillation(fast: bool) -> Evidence:
+    count = 40 if fast else 400
+    with jax.enable_x64(True):
+        moments = _turning_draws(count)
+        growing: Counter[str] = Counter()
+        for share in (0.02, 0.1, 0.3):
+            decays = decays_of(moments, share)
+            for beta in (None, 0.3, 0.03, 0.003):
+                systems: list[Siamese] = [
+                    StopGradient(decay) if beta is None else MovingAverage(decay, ema_rate=beta) for decay in decays
+                ]
+                name = "SG" if beta is None else f"EMA β = {beta:g}"
+                for item in (item for answer in census(systems, moments, n=2) for item in answer if item.rank):
+                    growing[name] += _has_growing_pair(item)
+        crossings = [_crossings(each) for each in moments[: 6 if fast else 60]]
+        cycles, moving, trials = [], 0, 0
+        looked_at = range(2, 3) if fast else range(30)
+        for index in looked_at:
+            system = MovingAverage(decays_of([moments[index]], 0.02)[0], ema_rate=0.03)
+            ends = run_trials(Given(system, moments[index]), 40 if fast else 100, starts=Starts(n=2), seed=index)
+            still = np.flatnonzero(ends["outcome"].values == _still_moving(ends))
+            trials, moving = trials + ends.sizes["trial"], moving + still.size
+            if still.size:
+                parts = {name: ends[name].values[still[0]] for name in ("encoder", "predictor", "teacher")}
+                cycle = stable_cycle(system, system.state(**parts), moments[index])
+                if cycle is not None:
+                    cycles.append(cycle)
+    beside = [shown("equilibria with a growing complex pair", number, system=name, draws=3 * count)
+              for name, number in growing.items()]  # fmt: skip
+    beside.append(shown("EMA trials (β = 0.03, λ = 0.02 of the bound), still moving after 400,000 steps",
+                        [trials, moving]))  # fmt: skip
+    if cycles:
+        names = ("period", "swing of tr S", "gap after one turn", "gap of a nudged start after 20 turns")
+        beside += [shown(f"first cycle: {name}", each) for name, each in zip(names, cycles[0], strict=True)]
+    return Evidence(
+        "the census of random moments with Y = 0.7 R X/‖R‖, R Gaussian, m = n = 2; random trials of EMA; one trial of "
+        "those still moving followed by the flow: S must return to itself after one turn, also from a nudged state. "
+        "Branches of EMA's equilibria are followed as Y goes from its symmetric part to itself",
+        (
+            clause(
+                "with Y far from symmetric, complex pairs of eigenvalues grow",
+                limit("equilibria with one", sum(growing.values()), above=0),
+            ),
+            clause(
+                "they cross the imaginary axis on the way from symmetric Y",
+                limit("draws with a Hopf point on a branch", sum(each > 0 for each in crossings), above=0,
+                      at={"draws": len(crossings)}),
+            ),
+            clause(
+                "EMA has stable limit cycles",
+                limit("draws with a stable limit cycle of S", len(cycles), above=0, at={"draws": len(looked_at)}),
+            ),
+        ),
+        tuple(beside),
+    )  # fmt: skip
+
+
+def _crossings(moments: Moments) -> int:
+    """Hopf points on the branches of EMA's equilibria from Y's symmetric part (0) to Y (1)."""
+    decay, even = decays_of([moments], 0.02)[0], (moments.yx + moments.yx.T) / 2
+    turned = lambda p: Moments(moments.xx, even + p * (moments.yx - even))  # noqa: E731
+    found = branches(lambda p: (MovingAverage(decay, ema_rate=0.03), turned(p)), 0.0, 1.0, start=1.0, n=2, steps=200)
+    return int(np.nansum(found["hopf"].values)) if found.sizes["branch"] else 0
+
+
+def _still_moving(trials: xr.Dataset) -> int:
+    return trials["outcome"].attrs["flag_meanings"].split().index("out_of_steps")
+
+
+def _turning_draws(count: int) -> list[Moments]:
+    rng = np.random.default_rng(7)
+    moments = []
+    for _ in range(count):
+        g, r = rng.normal(size=(2, 4)), rng.normal(size=(2, 2))
+        xx = g @ g.T / 4
+        moments.append(Moments(xx, 0.7 * r @ xx / np.linalg.norm(r, 2)))
+    return moments
+
+
+def _has_growing_pair(item: Any) -> bool:
+    values = item.flow.eigenvalues
+    return bool(((values.real > 1e-9) & (np.abs(values.imag) > 1e-6)).any())

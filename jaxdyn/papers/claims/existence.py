@@ -1,6 +1,6 @@
 """Full-rank equilibria, constructed: Brouwer's map of P Prop 4.7 at λ = 0, and its fixed point followed up in λ."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -9,7 +9,7 @@ from ...equilibria.census import equilibria
 from ...equilibria.equations import decay_bound
 from ...moments import Moments
 from ...systems.siamese import StopGradient
-from .base import Evidence, claim, verdict_if
+from .base import Evidence, Row, claim, clause, limit, share
 
 _PASSES = 200
 _SHARES = (1e-6, 1e-4, 1e-2, 0.1, 0.5)
@@ -35,8 +35,10 @@ class Branch(NamedTuple):
     statement="Full-rank equilibria exist for generic data, for small λ.",
 )
 def existence(fast: bool) -> Evidence:
-    numbers: dict[str, Any] = {}
-    holds = True
+    exists: list[Row] = []
+    regular_there: list[Row] = []
+    continues: list[Row] = []
+    beside: list[Row] = []
     with jax.enable_x64(True):
         for m, count in {1: 20, 2: 24, 3: 8}.items() if fast else {1: 200, 2: 200, 3: 200, 4: 200}.items():
             keys = jax.random.split(jax.random.key(47 + m), count)
@@ -44,33 +46,46 @@ def existence(fast: bool) -> Evidence:
             found = [constructed(each) for each in moments]
             passes, contraction, regular, end = (np.array([each[part] for each in found]) for part in range(4))
             listed = [_is_listed(each, data) for each, data in zip(found, moments, strict=True)][: 4 if fast else 20]
-            spread = [np.linalg.svd(np.asarray(each.yx) @ _root(np.linalg.inv(each.xx)))[1] for each in moments]
-            numbers[f"m = {m}: draws, those where Brouwer's map rests, most passes, largest factor a pass"] = [
-                count, int((passes >= 0).sum()), int(passes.max()), round(float(contraction.max()), 4),
+            at = {"m": m, "draws": count}
+            exists += [
+                limit("draws where Brouwer's map does not rest", int((passes < 0).sum()), equals=0, at=at),
+                limit("largest factor by which a pass changes Thompson's distance", contraction.max(), below=0.501,
+                      at=at),
             ]  # fmt: skip
-            numbers[f"m = {m}: smallest singular value of the derivative there, relative"] = float(regular.min())
-            numbers[f"m = {m}: where the branch ends, over the bound: smallest, median, largest"] = [
-                float(value) for value in np.quantile(end, [0, 0.5, 1])
-            ]  # fmt: skip
-            numbers[f"m = {m}: share of draws whose branch reaches λ over the bound of {_SHARES}"] = [
-                round(float((end >= share).mean()), 3) for share in _SHARES
+            label = "smallest singular value of the derivative at λ = 0, relative"
+            regular_there.append(limit(label, regular.min(), above=0, at=at))
+            continues += [
+                limit("smallest λ* where the branch ends, over the bound", end.min(), above=0, at=at),
+                limit("halfway up, not found in the census", len(listed) - sum(listed), equals=0, at=at),
             ]
-            if m > 1 and (end > 0).all():
-                ratio = np.array([values[-1] / values[0] for values in spread]) ** 2
-                numbers[f"m = {m}: correlation of log λ* with log (σ_min/σ_max)² of YX^(−½)"] = round(
-                    float(np.corrcoef(np.log(end), np.log(ratio))[0, 1]), 3
-                )
-            numbers[f"m = {m}: halfway up, found in the census as well, of"] = [sum(listed), len(listed)]
-            holds &= bool((passes >= 0).all() and contraction.max() < 0.501 and regular.min() > 0)
-            holds &= bool((end > 0).all() and all(listed))
+            beside += _how_far(moments, end, passes, at)
     return Evidence(
-        verdict_if(holds),
         "S ← (X⁻¹YᵀSYX⁻¹)^½ from a random start on random realisable moments, half with symmetric Y. With K = YX⁻¹ "
         "regular, S ← KᵀSK keeps Thompson's distance and the root halves it: so there is one fixed point, and the "
         "equations are regular there. It is followed by Newton's method upwards in λ to where it ends, and compared "
         "with the census halfway",
-        numbers,
+        (
+            clause("at λ = 0 there is a full-rank equilibrium, and Brouwer's map finds it", *exists),
+            clause("it is not degenerate", *regular_there),
+            clause("so there is one for small λ > 0, too", *continues),
+        ),
+        tuple(beside),
     )
+
+
+def _how_far(moments: list[Moments], end: np.ndarray, passes: np.ndarray, at: dict[str, int]) -> list[Row]:
+    """How small a weight decay must be: where branches end, and what that goes with."""
+    told = [
+        Row("most passes of Brouwer's map", passes.max(), at=at),
+        Row("λ* over the bound: smallest, median, largest", np.quantile(end, [0, 0.5, 1]), at=at),
+    ]
+    told += [share("branches that reach this λ over the bound", end >= each, **at, decay=each) for each in _SHARES]
+    if at["m"] > 1 and (end > 0).all():
+        spread = [np.linalg.svd(np.asarray(each.yx) @ _root(np.linalg.inv(each.xx)))[1] for each in moments]
+        ratio = np.array([values[-1] / values[0] for values in spread]) ** 2
+        correlation = np.corrcoef(np.log(end), np.log(ratio))[0, 1]
+        told.append(Row("correlation of log λ* with log (σ_min/σ_max)² of YX^(−½)", correlation, at=at))
+    return told
 
 
 def constructed(moments: Moments) -> Branch:

@@ -16,7 +16,7 @@ from ...trials.run import run_trials
 from ...trials.scalar import Outcome, draw_scalars
 from ...trials.scalar_laws import ScalarLaws
 from ...trials.starts import Starts
-from .base import Evidence, claim, verdict_if, worst
+from .base import Clause, Evidence, Row, claim, clause, limit, shown, worst
 
 SHAPES = ((2, 1), (4, 3), (2, 3))  # (n, m): wide and narrow embeddings
 
@@ -54,7 +54,8 @@ def balance_law(fast: bool) -> Evidence:
         "SG": lambda decay, ratio: StopGradient(decay, ratio),
         "EMA": lambda decay, ratio: MovingAverage(decay, ratio, ema_rate=0.5),
     }
-    numbers: dict[str, Any] = {"draws": draws * len(_shapes(fast)) * len(systems)}
+    identities: list[Row] = []
+    courses: list[Row] = []
     with jax.enable_x64(True):
         for name, system_of in systems.items():
             results = [
@@ -63,16 +64,21 @@ def balance_law(fast: bool) -> Evidence:
                 )
                 for i, (n, m) in enumerate(_shapes(fast))
             ]
-            numbers[f"{name}: largest |K̇ + 2λK| (relative)"] = worst(r[0] for r in results)
-            numbers[f"{name}: largest |K(t) − e^(−2λt)K(0)| (relative)"] = worst(r[1] for r in results)
-    largest = {kind: worst(v for key, v in numbers.items() if kind in key) for kind in ("K̇", "K(t)")}
+            at = {"system": name}
+            identities.append(limit("largest |K̇ + 2λK| (relative)", worst(r[0] for r in results), below=1e-12, at=at))
+            courses.append(limit("largest |K(t) − e^(−2λt)K(0)| (relative)", worst(r[1] for r in results), below=1e-7,
+                                 at=at))  # fmt: skip
     return Evidence(
-        verdict_if(largest["K̇"] < 1e-12 and largest["K(t)"] < 1e-7),
         "random moments, weights, λ and α_p at (n, m) in "
         + ", ".join(map(str, _shapes(fast)))
         + ": the identity exactly "
-        "(rounding, < 1e-12) by differentiation along the field, and along flows to t = 4 (solver error, < 1e-7)",
-        numbers,
+        "(rounding, < 1e-12) by differentiation along the field, and along flows to t = 4 (solver error, < 1e-7); "
+        "EMA's teacher starts anywhere",
+        (
+            clause("d/dt of K = AAᵀ − BᵀB/α_p is −2λK, for SG and EMA", *identities),
+            clause("K(t) = e^(−2λt) K(0) along flows, whatever the teacher does", *courses),
+        ),
+        (shown("draws", draws * len(_shapes(fast)) * len(systems)),),
     )
 
 
@@ -108,16 +114,21 @@ def objective_collapses(fast: bool) -> Evidence:
         ]
         identity, ratio, left = (worst(r[j] for r in results) for j in range(3))
     return Evidence(
-        verdict_if(identity < 1e-10 and ratio < 1 + 1e-6 and left < 1e-5),
         "random realisable moments and weights, λ in [0.05, 0.3], flows to t = 300: the exact rate of ½‖A‖², the "
         "bound at 61 times up to t = 30 (< 1 + 1e-6 allows the solver's error), and what is "
         "left of A and B at the end (< 1e-5)",
-        {
-            "draws": draws * len(_shapes(fast)),
-            "largest |d/dt ½‖A‖² + E‖BAx − Ay‖² + λ‖A‖²| (relative)": identity,
-            "largest ‖A(t)‖ / (e^(−λt)‖A(0)‖)": ratio,
-            "largest (‖A‖ + ‖B‖)(300), relative to the start": left,
-        },
+        (
+            clause(
+                "‖A(t)‖ <= e^(−λt)‖A(0)‖",
+                limit("largest |d/dt ½‖A‖² + E‖BAx − Ay‖² + λ‖A‖²| (relative)", identity, below=1e-10),
+                limit("largest ‖A(t)‖ / (e^(−λt)‖A(0)‖)", ratio, below=1 + 1e-6),
+            ),
+            clause(
+                "A and B tend to 0 for λ > 0",
+                limit("largest (‖A‖ + ‖B‖)(300), relative to the start", left, below=1e-5),
+            ),
+        ),
+        (shown("draws", draws * len(_shapes(fast))),),
     )
 
 
@@ -130,8 +141,7 @@ def objective_collapses(fast: bool) -> Evidence:
 def spheres(fast: bool) -> Evidence:
     draws, n = (200, 3) if fast else (2000, 3)
     draw = draw_scalars(ScalarLaws(), Starts(n=n), 11, np.arange(draws))
-    numbers: dict[str, Any] = {"draws": draws}
-    holds = True
+    clauses: list[Clause] = []
     with jax.enable_x64(True):
         data = ScalarData(draw.rho, draw.tau, draw.weight_decay, np.ones(draws))
         inner, outer = radii(data)
@@ -156,28 +166,37 @@ def spheres(fast: bool) -> Evidence:
                 ("origin", jnp.zeros(draws), Verdict.STABLE),
             ):
                 verdicts, orbit, residual = jax.jit(jax.vmap(judged))(directions, radius, data)
-                as_claimed, largest = int(jnp.sum(verdicts == want)), worst([residual])
                 other = int(jnp.sum(verdicts == Verdict.UNDETERMINED))
-                numbers[f"{name}: {place} {want.name.lower()}"] = as_claimed
-                numbers[f"{name}: {place} undetermined"] = other
-                numbers[f"{name}: largest field at the {place} (relative)"] = largest
                 dimension = 0 if place == "origin" else n - 1
-                holds &= as_claimed + other == draws and other <= draws // 200 and largest < 1e-9
-                holds &= bool(jnp.all(orbit == dimension))
+                clauses.append(clause(
+                    f"{name}: the {place} is {'a saddle' if want is Verdict.SADDLE else 'stable'}",
+                    limit("draws as stated, or undetermined", int(jnp.sum(verdicts == want)) + other, equals=draws),
+                    limit("… undetermined", other, below=draws // 200 + 1),
+                    limit("largest field there (relative)", worst([residual]), below=1e-9),
+                    limit("draws whose orbit has the sphere's dimension", int(jnp.sum(orbit == dimension)),
+                          equals=draws),
+                ))  # fmt: skip
     # Below Δ = 0 there must be no other place to go, above it the radius must be the outer sphere's.
     trials = run_trials(ScalarLaws(discriminant="any"), 500 if fast else 4000, seed=11)
     none = trials.where(trials["discriminant"] < 0, drop=True)["outcome"].values
     some = trials.where(trials["outcome"] == Outcome.OUTER, drop=True)
     expected = (np.abs(some["tau"]) + np.sqrt(some["discriminant"])) / (2 * some["rho"])
     deviation = float(np.abs(some["final_radius"] / expected - 1).max()) if some.sizes["trial"] else np.inf
-    numbers["SG trials with Δ < 0"] = int(none.size)
-    numbers["… that ended at the origin"] = int((none == Outcome.ORIGIN).sum())
-    numbers["SG trials on the outer sphere: largest relative deviation of ‖a‖ from r₂"] = deviation
-    holds &= none.size > 0 and bool((none == Outcome.ORIGIN).all()) and deviation < 1e-2
+    clauses += [
+        clause(
+            "without Δ >= 0 there is no equilibrium but the origin",
+            limit("SG trials with Δ < 0", int(none.size), above=0),
+            limit("… that did not end at the origin", int((none != Outcome.ORIGIN).sum()), equals=0),
+        ),
+        clause(
+            "the outer sphere's radius is (|τ| + √Δ)/2ρ",
+            limit("SG trials there: largest relative deviation of ‖a‖", deviation, below=1e-2),
+        ),
+    ]
     return Evidence(
-        verdict_if(holds),
         "random (ρ, τ, λ) of the published laws with Δ >= 0, n = 3: the field and the exact Jacobian's transversal "
         "spectrum at a random point of each sphere and at the origin (flow; at most 0.5 % may stay undetermined, "
         "near Δ = 0), and where random trials with either sign of Δ end",
-        numbers,
+        tuple(clauses),
+        (shown("draws", draws),),
     )

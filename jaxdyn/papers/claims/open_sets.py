@@ -12,7 +12,7 @@ from ...equilibria.records import proved
 from ...equilibria.theorems import THEOREMS, Theorem, largest_radius, path_of
 from ...moments import Moments
 from ...systems.siamese import MovingAverage, StopGradient
-from .base import Evidence, claim, verdict_if
+from .base import Clause, Evidence, claim, clause, limit, share, shown
 
 _SHARE = 0.05  # of the bound: the weight decay of random draws
 
@@ -24,28 +24,30 @@ _SHARE = 0.05  # of the bound: the weight decay of random draws
     "and EMA.",
 )
 def open_sets(fast: bool) -> Evidence:
-    numbers: dict[str, Any] = {}
-    holds = True
+    clauses: list[Clause] = []
     with jax.enable_x64(True):
         for theorem in THEOREMS:
             told = json.loads(path_of(theorem).read_text(encoding="utf-8"))
             radius = float.fromhex(told["radius"])
-            stands = _is_of(theorem, told) and radius > 0 and proved(told)
             near = [_has(theorem, seed, radius) for seed in range(2 if fast else 20)]
-            numbers[f"{theorem.name}: proved, radius of the entries of X and Y, problems within it that have one"] = [
-                stands, radius, sum(near), len(near),
-            ]  # fmt: skip
-            holds = holds and stands and all(near)
+            clauses.append(clause(
+                theorem.statement,
+                limit("the certificate is of this", _is_of(theorem, told), equals=True),
+                limit("the checker verifies it", proved(told), equals=True),
+                limit("radius of the entries of X and Y", radius, above=0),
+                limit("random problems within it that have none, of the census", len(near) - sum(near), equals=0,
+                      at={"problems": len(near)}),
+            ))  # fmt: skip
         tried = [_is_proved_nearby(seed) for seed in range(6 if fast else 100)]
-        shown = [each for each in tried if each is not None]
-        numbers["random draws (m = 2), with a saddle of full rank, and that it is proved on a ball of data"] = [
-            len(tried), len(shown), sum(shown),
-        ]  # fmt: skip
+    had = [each for each in tried if each is not None]
+    beside = [shown("random draws (m = 2), those with a saddle of full rank", [len(tried), len(had)])]
+    if had:
+        beside.append(share("… of these, proved on a ball of data about it", had))
     return Evidence(
-        verdict_if(holds),
         "each certificate is verified by `jaxdyn/proofs/check.py`, which shares no code with the library, for all X "
         "and Y within the radius; beside it, the library's census of random problems within the radius",
-        numbers,
+        tuple(clauses),
+        tuple(beside),
     )
 
 

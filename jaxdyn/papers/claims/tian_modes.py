@@ -11,7 +11,7 @@ from ...solve.flow import flow
 from ...systems.eigenspace import SymmetricEigenspace, alignment_matrix
 from ...systems.modes import ModeData, Modes, ModeState, Parabola, ParabolaState, mode_integral, parabola_points
 from ...systems.reductions import from_modes
-from .base import Evidence, Judgement, claim, verdict_if
+from .base import Evidence, claim, clause, limit, share, shown
 from .settling import settled
 
 
@@ -36,19 +36,19 @@ def exact_integral(fast: bool) -> Evidence:
 
     with jax.enable_x64(True):
         pointwise, holds, printed = map(np.asarray, jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), draws)))
-    integral_holds = bool(pointwise.max() < 1e-12 and holds.max() < 1e-6)
-    printed_holds = bool(printed.max() < 1e-6)
-    verdict = Judgement.REPRODUCED if integral_holds and printed_holds else Judgement.CONTRADICTED
+    label = "largest error at t = 5"
     return Evidence(
-        verdict,
         "the integral by differentiation along the field and along flows to t = 5 from random starts, with c of either "
-        "sign. It holds with c = s(0) − p(0)²/α_p; the text prints the opposite sign, which does not",
-        {
-            "draws": draws,
-            "largest |ċ + 2ηc|": float(pointwise.max()),
-            "c = s(0) − p(0)²/α_p: largest error at t = 5": float(holds.max()),
-            "c as printed: median error at t = 5": float(np.median(printed)),
-        },
+        "sign",
+        (
+            clause("s − p²/α_p shrinks as e^(−2ηt)", limit("largest |ċ + 2ηc|", pointwise.max(), below=1e-12)),
+            clause(
+                "its constant is c = p(0)²/α_p − s(0)",
+                limit(label, printed.max(), below=1e-6),
+                instead=clause("its constant is c = s(0) − p(0)²/α_p", limit(label, holds.max(), below=1e-6)),
+            ),
+        ),
+        (shown("draws", draws), shown("c as printed: median error at t = 5", float(np.median(printed)))),
     )
 
 
@@ -74,10 +74,10 @@ def teacher_ratio(fast: bool) -> Evidence:
     with jax.enable_x64(True):
         error, tau = map(np.asarray, jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(1), draws)))
     return Evidence(
-        verdict_if(bool(error.max() < 1e-8)),
         "τ from its differential equation against Gauss-Legendre quadrature (48 nodes) of the formula at t = 8, random "
         "β, σ, η, p(0)",
-        {"draws": draws, "largest error": float(error.max()), "τ(8) from": float(tau.min()), "to": float(tau.max())},
+        (clause("τ(t) is the stated integral", limit("largest error", error.max(), below=1e-8)),),
+        (shown("draws", draws), shown("τ(8), smallest and largest", [float(tau.min()), float(tau.max())])),
     )
 
 
@@ -123,21 +123,21 @@ def parabola(fast: bool) -> Evidence:
     right = np.where(starts > three(lower), high, low)
     wrong = int((~right).sum())
     collapsed = int((np.abs(above.final.predictor) < 1e-4).sum())
-    stable = bool((signs["zero"] < 0).all() and (signs["upper"] < 0).all() and (signs["lower"] > 0).all())
+    slope_at = lambda name, **bound: limit("largest" if "below" in bound else "smallest", getattr(  # noqa: E731
+        signs[name], "max" if "below" in bound else "min")(), at={"derivative at": name}, **bound)  # fmt: skip
     return Evidence(
-        verdict_if(stable and residual < 1e-14 and wrong == 0 and collapsed == draws),
         "random σ, τ, η: the field and exact derivative at the three equilibria, where starts just below, just above "
         "and away from p*₋ end, and where starts end for η 2 % above the threshold",
-        {
-            "draws": draws,
-            "largest field at the equilibria": residual,
-            "signs of the derivative as stated": stable,
-            "starts followed": int(starts.size),
-            "… that ended on the wrong side of p*₋": wrong,
-            "starts above the threshold": draws,
-            "… that collapsed": collapsed,
-        },
-    )
+        (
+            clause("0, p*₋ and p*₊ are equilibria", limit("largest field there", residual, below=1e-14)),
+            clause("0 and p*₊ are stable", slope_at("zero", below=0.0), slope_at("upper", below=0.0)),
+            clause("p*₋ is unstable", slope_at("lower", above=0.0)),
+            clause("p*₋ bounds their basins", limit("starts that ended on its wrong side", wrong, equals=0,
+                                                    at={"starts": int(starts.size)})),
+            clause("above η = τ²/4(1+σ²) only 0 is left", limit("starts that collapsed", collapsed, equals=draws)),
+        ),
+        (shown("draws", draws),),
+    )  # fmt: skip
 
 
 @claim(
@@ -165,10 +165,17 @@ def stable_alignment(fast: bool) -> Evidence:
         eigenvalues, margin = map(np.asarray, jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(3), draws)))
     error = float(np.abs(eigenvalues - margin).max())
     agree = int(((eigenvalues > 0).all(1) == (margin > 0).all(1)).sum())
-    share = float((eigenvalues > 0).all(1).mean())
+    positive = share("draws with K > 0", (eigenvalues > 0).all(1))
     return Evidence(
-        verdict_if(error < 1e-12 and 0.02 < share < 0.98),
         "eigenvalues of K in a random common eigenbasis against the margin of the inequality, random modes and "
         "parameters; both signs must occur",
-        {"draws": draws, "largest difference": error, "draws on which both agree": agree, "share with K > 0": share},
+        (
+            clause(
+                "K > 0 exactly where the inequality holds",
+                limit("largest difference of K's eigenvalues from the inequality's margins", error, below=1e-12),
+                limit("draws on which they differ in sign", draws - agree, equals=0),
+                limit("draws with K > 0, % (both signs must occur)", positive.value, above=2, below=98),
+            ),
+        ),
+        (shown("draws", draws), positive),
     )

@@ -25,15 +25,13 @@ TITLES = {
 
 
 def compute(*, few: bool = False) -> xr.Dataset:
-    """The entries of the claims' evidence that vary a parameter: value, and its interval where it has one."""
+    """The rows of the claims' evidence that vary a parameter: value, and its interval where it has one."""
     rows = []
     for number in NUMBERS:
-        for label, value in CLAIMS[f"T-Obs{number}"].compute(few).numbers.items():
-            where, _, what = label.partition(": ")
-            if isinstance(value, list):
-                rows.append((number, where, what, *value))
-            elif isinstance(value, float) and what.startswith(("median", "spread")):
-                rows.append((number, where, what, value, value, value))
+        for row in CLAIMS[f"T-Obs{number}"].compute(few).all_rows():
+            if row.at and (row.interval is not None or row.label.startswith(("median", "spread"))):
+                where = ", ".join(f"{name} = {value}" for name, value in row.at.items())
+                rows.append((number, where, row.label, row.value, *(row.interval or (row.value, row.value))))
     names = ("observation", "setting", "quantity", "value", "low", "high")
     columns = {name: ("row", np.array(column)) for name, column in zip(names, zip(*rows, strict=True), strict=True)}
     return xr.Dataset(columns, attrs={"title": "T Table 4: the ten observations"})
@@ -47,7 +45,7 @@ def draw(axes: list[Axes], data: xr.Dataset) -> None:
         error = np.abs(np.stack([here["low"], here["high"]]) - value)
         ax.errorbar(value, at, xerr=error, fmt="o", ms=3, lw=0.9, color=BLUE)
         ax.set_yticks(at, [str(s).replace("α_p", r"$\alpha_p$") for s in here["setting"].values], fontsize=6)
-        what = str(here["quantity"].values[0]).replace(", %", "")
+        what = str(here["quantity"].values[0])
         if what.startswith(("median", "spread")):
             ax.set_xscale("log")
             ax.xaxis.set_minor_formatter(NullFormatter())

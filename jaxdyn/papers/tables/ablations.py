@@ -5,17 +5,15 @@ momentum. Its learning rate and weight decay were chosen once, as the best of lr
 by the few-label accuracy of the baseline (linear predictor, EMA); a cell changes what its table names, nothing else.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
 
-from ...checks import whole_number
-from ...data import Augmentation, load_dataset
+from ...data import Augmentation
 from ...networks.recipe import Knobs, Recipe
-from ...networks.train import train
 
 STAGE, KNOBS = Recipe(), Knobs()  # what both say by default
 PATCHES = STAGE.with_(augmentation=Augmentation(crop=0.5, flip=True, contrast=0.4, brightness=0.2, noise=0.05))
@@ -35,6 +33,7 @@ class Cell(NamedTuple):
     knobs: dict[str, Any]
     published: str = ""
     at: float = 1.0
+    random_labels: bool = False  # a control: the probes learn labels that say nothing
 
 
 @dataclass(frozen=True)
@@ -50,6 +49,7 @@ class Table:
     data: str = "digits"
     length: int = 1  # of the training, in units of the base's steps
     probes: int = 1
+    by_row: bool = False  # nothing compares cells of different rows: each row has its own number of seeds
     published: str = "STL-10 top-1, ResNet-18, 100 epochs"
 
 
@@ -129,6 +129,7 @@ def _offsets() -> Iterable[Cell]:
     for every, values in published.items():
         for offset, value in zip((0.1, 0.05, -0.05, -0.1), values, strict=True):
             yield Cell(f"freq = {every}", f"c = {offset:g}", _DIRECT, {"offset": offset, "every": every}, value)
+        yield Cell(f"freq = {every}", "c = 0", _DIRECT, {"every": every})
 
 
 def _epochs() -> Iterable[Cell]:
@@ -163,7 +164,7 @@ TABLES: dict[str, Table] = {
     for table in (
         Table("T-Tbl1", "plugging in the least-squares predictor", "T Table 1", tuple(_plug_in())),
         Table("T-Tbl2", "no weight decay", "T Table 2", tuple(_no_decay())),
-        Table("T-Tbl3", "symmetric predictor, with and without EMA", "T Table 3", tuple(_symmetry())),
+        Table("T-Tbl3", "symmetric predictor, with and without EMA", "T Table 3", tuple(_symmetry()), by_row=True),
         Table("T-Tbl5", "symmetric predictor without EMA: decays of predictor and encoder", "T Table 5",
               tuple(_decays())),
         Table("T-Tbl6", "DirectPred: ε and ρ", "T Table 6", tuple(_boosts())),
@@ -177,110 +178,14 @@ TABLES: dict[str, Table] = {
         Table("T-Fig6-patches", "the same on patches of photographs", "T Figure 6", tuple(_fast_predictor()),
               PATCHES, data="patches"),
         Table("P-Fig2", "masked prediction on clips: energies, increments, accuracy", "P Figure 2",
-              (Cell("ViT", "SG", {}, _SG, "rises, then falls"), Cell("ViT", "EMA", {}, {}, "rises to a plateau")),
+              (Cell("ViT", "SG", {}, _SG, "rises, then falls"), Cell("ViT", "EMA", {}, {}, "rises to a plateau"),
+               Cell("ViT", "objective", {"system": "objective"}, {}),
+               Cell("ViT", "EMA, random labels", {}, {}, random_labels=True)),
               CLIPS, CLIP_KNOBS, "clips", probes=10, published=_VIDEO),
         Table("P-collapse", "with and without stop gradient, and predictor", "P Lemma 4.3; T Thm 2", tuple(_collapse()),
               published="P §4 and T §2, linear networks"),
     )
 }  # fmt: skip
-
-Progress = Callable[[int, int], None]
-_POINTS = 10  # measurements along a training
-_TOGETHER = 5  # settings of one program: more do not run faster, and compile anew
-FAST_STEPS, FAST_SEEDS = 40, 2  # in place of the base's steps and of the seeds
-
-
-class _Job(NamedTuple):
-    """What cells may share: they differ in knobs alone."""
-
-    data: str
-    recipe: Recipe
-    probes: int
-
-
-def run_tables(
-    tables: Sequence[Table],
-    *,
-    seeds: int = 5,
-    fast: bool = False,
-    data: str | None = None,
-    progress: Progress | None = None,
-    between: Callable[[], Any] | None = None,
-) -> dict[str, xr.Dataset]:
-    """Train every cell of these tables from every seed; what several cells share is trained once.
-
-    Args:
-        tables: of `TABLES`.
-        seeds: random starts a cell, at least 2; all cells of a seed share start (where shapes agree) and batches.
-        fast: a few steps and two seeds: shows that it runs, no more.
-        data: another data set, by name; default: each table's own.
-        progress: called with network steps done and network steps in all.
-        between: called after each program's trainings, as to forget what was compiled.
-
-    Returns:
-        A dataset by table's id, over (cell, seed, share), `share` of the training; coordinates row, column, published.
-        Measurements as `networks.run.train` gives them, accuracies NaN where they were not probed.
-    """
-    seeds = FAST_SEEDS if fast else whole_number("seeds", seeds, low=2)
-    jobs: dict[_Job, dict[Knobs, None]] = {}
-    for table in tables:
-        for cell in table.cells:
-            jobs.setdefault(_job(table, cell, fast, data), {})[table.knobs.with_(**cell.knobs)] = None
-    whole = sum(job.recipe.steps * _padded(len(knobs)) * seeds for job, knobs in jobs.items())
-    done = 0
-    runs: dict[tuple[_Job, Knobs], xr.Dataset] = {}
-    for job, knobs in jobs.items():
-        # A short run is measured only when it is probed: that spares a program to compile.
-        points = job.probes if fast else _POINTS
-        dataset, every = load_dataset(job.data), max(1, job.recipe.steps // points)
-        probe_every = every * (points // job.probes) if dataset.n_classes else None
-        for chunk in _chunks(list(knobs)):
-            weight = len(chunk) * seeds
-            report = None
-            if progress is not None:
-                report = lambda at, _, w=weight, d=done: progress(d + w * at, whole)  # noqa: E731
-            found = train(
-                dataset, job.recipe, chunk, seeds=seeds, every=every, probe_every=probe_every, progress=report
-            )
-            for place, setting in enumerate(chunk):
-                runs[job, setting] = found.isel(setting=place)
-            done += weight * job.recipe.steps
-        if between is not None:
-            between()
-    return {table.id: _joined(table, runs, fast, data) for table in tables}
-
-
-def _job(table: Table, cell: Cell, fast: bool, data: str | None) -> _Job:
-    steps = (FAST_STEPS if fast else table.base.steps) * table.length
-    probes = min(table.probes, 2) if fast and table.length == 1 else table.probes
-    return _Job(data or table.data, table.base.with_(**cell.recipe, steps=steps), probes)
-
-
-def _padded(count: int) -> int:
-    chunks = -(-count // _TOGETHER)
-    return chunks * -(-count // chunks)
-
-
-def _chunks(settings: list[Knobs]) -> list[list[Knobs]]:
-    """Settings in chunks of one size, the last one filled up with its last setting, so that one program serves all."""
-    size = _padded(len(settings)) // -(-len(settings) // _TOGETHER)
-    parts = [settings[at : at + size] for at in range(0, len(settings), size)]
-    return [part + part[-1:] * (size - len(part)) for part in parts]
-
-
-def _joined(table: Table, runs: dict[tuple[_Job, Knobs], xr.Dataset], fast: bool, data: str | None) -> xr.Dataset:
-    """The table's cells side by side."""
-    parts = [runs[_job(table, cell, fast, data), table.knobs.with_(**cell.knobs)] for cell in table.cells]
-    joined: Any = xr.concat(parts, "cell", combine_attrs="override")
-    joined = joined.assign_coords(time=joined["time"] / joined["time"][-1]).rename(time="share")
-    joined = joined.assign_coords({
-        name: ("cell", [getattr(cell, name) for cell in table.cells]) for name in ("row", "column", "published", "at")
-    })  # fmt: skip
-    steps = (FAST_STEPS if fast else table.base.steps) * table.length
-    return joined.transpose("cell", "seed", "share", ...).assign_attrs(
-        table=table.id, title=table.title, source=table.source, steps=steps, published_for=table.published,
-        fast=int(fast),
-    )  # fmt: skip
 
 
 def at_cells(dataset: xr.Dataset, name: str) -> np.ndarray:
@@ -295,7 +200,7 @@ def table_text(dataset: xr.Dataset) -> str:
     columns = {"few labels": "accuracy_few", "embedding": "accuracy_embedding", "all labels": "accuracy_linear"}
     about = dataset.attrs
     lines = [f"{about['table']}: {about['title']} [{about['source']}]; {about['data']}, "
-             f"{about['steps']} steps, {dataset.sizes['seed']} seeds, mean ± std"]  # fmt: skip
+             f"{about['steps']} steps, {seeds_text(dataset)} seeds, mean ± std"]  # fmt: skip
     head = "".join(f"{name:>16}" for name in [*columns, "rank", "spread"])
     lines.append(f"{'':38}{head}   published ({dataset.attrs['published_for']})")
     lines.append("-" * (38 + 16 * 5 + 3 + 12))
@@ -303,10 +208,16 @@ def table_text(dataset: xr.Dataset) -> str:
     rank, spread = at_cells(dataset, "rank"), at_cells(dataset, "spread")
     for cell in range(dataset.sizes["cell"]):
         label = f"{dataset['row'].values[cell]}: {dataset['column'].values[cell]}"
-        parts = [_spread(100 * values[name][cell], 1) if name in values else f"{'–':>16}" for name in columns]
-        parts += [_spread(rank[cell], 1), _spread(spread[cell], 2)]
+        seeds = slice(0, int(dataset["seeds"].values[cell]))
+        parts = [_spread(100 * values[name][cell, seeds], 1) if name in values else f"{'–':>16}" for name in columns]
+        parts += [_spread(rank[cell, seeds], 1), _spread(spread[cell, seeds], 2)]
         lines.append(f"{label:38}{''.join(parts)}   {dataset['published'].values[cell] or '–'}")
     return "\n".join(lines)
+
+
+def seeds_text(dataset: xr.Dataset) -> str:
+    """How many seeds the cells have."""
+    return " or ".join(str(count) for count in sorted({int(each) for each in dataset["seeds"].values}))
 
 
 def _spread(values: np.ndarray, digits: int) -> str:
