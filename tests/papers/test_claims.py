@@ -206,11 +206,11 @@ def test_a_flipped_sign_turns_tians_claims(system, ids, monkeypatch, fresh_compi
 
 @pytest.mark.slow  # as above
 def test_other_broken_formulas_turn_tians_claims(monkeypatch, fresh_compilations):
-    from jaxdyn.papers.claims import tian_modes, tian_observations, tian_theorems
+    from jaxdyn.papers.claims import tian_appendix, tian_modes, tian_observations
 
     monkeypatch.setattr(siamese.Objective, "gradient", siamese.StopGradient.gradient)
     assert breaks("T-Thm2")
-    monkeypatch.setattr(tian_theorems, "growth_operator", lambda *a: -growth_operator(*a))
+    monkeypatch.setattr(tian_appendix, "growth_operator", lambda *a: -growth_operator(*a))
     assert breaks("T-D3")
     margin = tian_observations.alignment_margin
     faster = lambda s: eqx.tree_at(lambda t: t.predictor_lr_ratio, s, 1 / s.predictor_lr_ratio)  # noqa: E731
