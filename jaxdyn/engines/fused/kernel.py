@@ -48,7 +48,11 @@ def build(program: Program, lanes: int | None, features: Any) -> Kernel:
         parts = scalarised(program, graph)
         count, n_state = graph.size([*parts.new, *parts.judged]), len(program.state.elements)
         if count <= (_STRAIGHT_IF_SMALL if n_state <= _SMALL else _STRAIGHT) and n_state <= _IN_REGISTERS:
-            straight = _Text(program, lanes or fill * features.small_lanes(n_state), features).small(graph, parts)
+            narrow = fill * features.width
+            wide = lanes or fill * features.small_lanes(n_state)
+            straight = _Text(program, wide, features).small(graph, parts)
+            if lanes is None and straight.lines * wide > _PROMPT_WIDE * narrow:
+                straight = _Text(program, narrow, features).small(graph, parts)
             if straight.lines <= PROMPT:
                 return straight
     except TooLarge:
@@ -61,6 +65,9 @@ def build(program: Program, lanes: int | None, features: Any) -> Kernel:
 # fast and compile sooner; with few state elements (an integrator of a small system) writing out stays ahead.
 _STRAIGHT, _STRAIGHT_IF_SMALL, _SMALL = 4000, 20_000, 32
 PROMPT = 25_000  # lines of a kernel that are compiled in about two seconds
+# Lines times registers a value: what several registers are for, hiding latency, long steps do by themselves, and LLVM's
+# code generation takes as long as there are instructions (0.4 s for 1,000 lines of four registers with calls in them).
+_PROMPT_WIDE = 8000
 _IN_REGISTERS = 512  # elements of a state that go around the loop as values; more take LLVM for ever
 _LARGEST = 4096  # numbers of a trial; beyond it the lanes' memory outgrows the caches, and libraries are better
 

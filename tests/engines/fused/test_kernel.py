@@ -9,7 +9,7 @@ import pytest
 
 import jaxdyn as jd
 from jaxdyn.engines import ENGINES
-from jaxdyn.engines.fused import kernel, native
+from jaxdyn.engines.fused import engine, kernel, native
 from jaxdyn.engines.fused.engine import run
 
 
@@ -41,6 +41,20 @@ def test_bits_do_not_depend_on_lanes_threads_or_order(done):
     assert_equal(run(step, done, start, params, 2003, order=order), want)
     for lanes, threads in ((1, 1), (4, 2), (32, 1), (16, 3)):
         assert_equal(run(step, done, start, params, 2003, lanes=lanes, threads=threads), want)
+
+
+def test_long_steps_take_one_register_a_value():
+    """Several hide the latency of short steps; of long ones they only make LLVM take four times as long."""
+    own, lanes = native.features(), []
+    for times in (1, 300):
+        many = lambda x, p, times=times: jax.lax.fori_loop(0, times, lambda i, z: jnp.sin(z) + p, x)  # noqa: E731
+        program = engine._traced(many, None, None, np.ones(3, np.float32), np.ones(3, np.float32))
+        lanes.append(kernel.build(program, None, own).lanes)
+    assert lanes == [8 * own.width, 2 * own.width]
+    # Nor do the bits depend on it.
+    start = np.linspace(-2, 2, 12, dtype=np.float32).reshape(4, 3)
+    chosen, wide = (run(many, None, start, np.ones_like(start), 5, lanes=each) for each in (None, 4 * own.width))
+    assert_equal(chosen.states, wide.states)
 
 
 def test_loops_and_straight_code_agree(monkeypatch):
