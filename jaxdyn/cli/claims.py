@@ -36,7 +36,7 @@ class Settings:
 
 def main(arguments: list[str]) -> int:
     settings = read_settings(Settings, "claims", arguments)
-    folder = None if settings.out is None else check_folder(settings.out, whole=False)
+    folder = None if settings.out is None else _folder(settings.out)
 
     from ..papers import released
     from ..papers.claims import CLAIMS
@@ -49,21 +49,36 @@ def main(arguments: list[str]) -> int:
         return _verified(settings.only or released.a_tenth())
     chosen = [id for id in CLAIMS if not settings.only or id in settings.only]
     found = []
-    for id in chosen:
-        found += released.computed([id], full=settings.full, keep=folder, report=_report, between=forget_programs)
-        _report("")
-        if not settings.json:
-            print(as_text(found[-1], _width(100)), flush=True)
+    try:
+        for id in chosen:
+            found += released.computed([id], full=settings.full, keep=folder, report=_report, between=forget_programs)
+            _report("")
+            if not settings.json:
+                print(as_text(found[-1], _width(100)), flush=True)
+    except KeyboardInterrupt:
+        if folder is None:
+            raise
+        print(f"jaxdyn: interrupted; the same command goes on from what is in {settings.out}", file=sys.stderr)
+        return 130
     if settings.json:
         print(json.dumps(found, indent=2, ensure_ascii=False))
     else:
         print(_table(found))
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        released.save(folder / "claims.json", released.results(found))
+        released.save(folder / "claims.json", released.results(released.all_kept(folder)))
         if not settings.json:
-            print(f"wrote {settings.out / 'claims.json'}" if settings.out else "")
+            print(f"wrote {settings.out}/claims.json")
     return 0
+
+
+def _folder(out: Path) -> Path:
+    """The output folder, made; ValueError where something else stands in the way."""
+    folder = check_folder(out, whole=False)
+    for name, is_right in (("claims.json", Path.is_file), ("claims", Path.is_dir), ("trainings", Path.is_dir)):
+        if (folder / name).exists() and not is_right(folder / name):
+            raise ValueError(f"out: cannot write to {out}: {name} in it is something else")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _verified(ids: Any) -> int:
@@ -95,8 +110,8 @@ def _width(most: int) -> int:
 
 
 def _table(found: list[dict[str, Any]]) -> str:
-    """One line a claim: id, verdicts, statement cut to the terminal's width."""
-    width = max(60, min(160, shutil.get_terminal_size((120, 24)).columns))
+    """One line a claim: id, verdicts, and as much of the statement as the terminal is wide."""
+    width = max(20, min(160, shutil.get_terminal_size((120, 24)).columns))
     rows = [f"{each['id']:15} {each['as_printed']:21} {each['as_it_holds']:21} {each['statement']}" for each in found]
-    rows = [row if len(row) <= width else row[: width - 1] + "…" for row in rows]
-    return "\n".join([f"{'claim':15} {'as printed':21} {'as it holds':21} statement", "-" * width, *rows])
+    rows = [f"{'claim':15} {'as printed':21} {'as it holds':21} statement", "-" * width, *rows]
+    return "\n".join(row if len(row) <= width else f"{row[: width - 1]}…" for row in rows)

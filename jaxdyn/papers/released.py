@@ -32,10 +32,13 @@ Report = Callable[[str], None]
 
 @functools.cache
 def sources() -> str:
-    """A digest of the code that the results come from."""
-    total = hashlib.sha256()
-    for path in sorted((_ROOT / "jaxdyn").rglob("*.py")):
-        if not {"cli", "plotting", "figures"} & set(path.relative_to(_ROOT).parts):
+    """A digest of the code and the data that the results come from."""
+    import jax
+
+    total = hashlib.sha256(jax.__version__.encode())
+    for path in sorted((_ROOT / "jaxdyn").rglob("*")):
+        inside = set(path.relative_to(_ROOT).parts)
+        if path.suffix in (".py", ".json", ".npz") and path != FILE and not {"cli", "plotting", "figures"} & inside:
             total.update(path.read_bytes())
     return total.hexdigest()
 
@@ -71,9 +74,17 @@ def _kept(part: Path | None, full: bool) -> dict[str, Any] | None:
         return None
     try:
         told = json.loads(part.read_text(encoding="utf-8"))
-    except ValueError:
+    except (OSError, ValueError):
         return None
-    return told if told.get("sources") == sources() and told.get("full") in (True, full) else None
+    if not isinstance(told, dict) or (told.get("id"), told.get("sources")) != (part.stem, sources()):
+        return None
+    return told if told.get("full") in (True, full) and "clauses" in told else None
+
+
+def all_kept(keep: Path) -> list[dict[str, Any]]:
+    """All claims of the folder that the same code wrote, in the registry's order."""
+    parts = (_kept(keep / "claims" / f"{id}.json", False) for id in CLAIMS)
+    return [told for told in parts if told is not None]
 
 
 def results(claims: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -119,24 +130,29 @@ def a_tenth(seed: int | None = None) -> list[str]:
 
 
 def differences(new: dict[str, Any], old: dict[str, Any]) -> list[str]:
-    """What two computations of a claim say differently: verdicts, clauses' outcomes, and numbers by more than 1e-6."""
-    found = [f"{new['id']}: {name.replace('_', ' ')} {old[name]!r} in the file, now {new[name]!r}"
-             for name in ("as_printed", "as_it_holds") if new[name] != old[name]]  # fmt: skip
-    if [each["text"] for each in new["clauses"]] != [each["text"] for each in old["clauses"]]:
-        return [*found, f"{new['id']}: other clauses than in the file"]
-    for now, then in zip(new["clauses"], old["clauses"], strict=True):
-        if now["outcome"] != then["outcome"]:
-            found.append(f"{new['id']}: {now['text']!r} {then['outcome']} in the file, now {now['outcome']}")
-        for row, before in zip(now["rows"], then["rows"], strict=False):
-            if not _same(row["value"], before["value"]):
-                found.append(f"{new['id']}: {row['label']}: {before['value']} in the file, now {row['value']}")
-    return found
+    """Where two computations of a claim differ: in words at all, in numbers by more than a millionth."""
+    left, right = ({name: value for name, value in each.items() if name not in _OF_A_RUN} for each in (new, old))
+    return [f"{new['id']}: {place}: {then!r} in the file, now {now!r}" for place, now, then in _differing(left, right)]
+
+
+_OF_A_RUN = ("seconds", "sources", "full", "false_positives")
+
+
+def _differing(now: Any, then: Any, place: str = "") -> Iterable[tuple[str, Any, Any]]:
+    """Place, value now and value then of all that differs in two trees of plain data."""
+    if isinstance(now, dict) and isinstance(then, dict) and now.keys() == then.keys():
+        name = now.get("text") or now.get("label")
+        for key in now:
+            yield from _differing(now[key], then[key], f"{place}{f' ({name})' if name else ''}.{key}".lstrip("."))
+    elif isinstance(now, list) and isinstance(then, list) and len(now) == len(then):
+        for index, pair in enumerate(zip(now, then, strict=True)):
+            yield from _differing(*pair, f"{place}[{index}]")
+    elif not _same(now, then):
+        yield place, now, then
 
 
 def _same(now: Any, then: Any) -> bool:
-    if isinstance(now, list) and isinstance(then, list):
-        return len(now) == len(then) and all(map(_same, now, then))
-    if isinstance(now, float) and isinstance(then, float | int):
+    if isinstance(now, float | int) and isinstance(then, float | int):
         # Residuals are rounding: what is below 1e-9 is as good as nothing.
         return abs(now - then) <= 1e-6 * abs(then) + 1e-9
     return now == then
@@ -160,9 +176,11 @@ def verdicts_table(content: dict[str, Any]) -> str:
 
 
 def _origin(content: dict[str, Any]) -> str:
-    few = sum(not each["full"] for each in content["claims"])
-    size = f"at full size{f', {few} claims with few draws,' if few else ''}"
-    text = f"Computed {size} at commit {content['commit'][:10]} in {content['seconds'] / 60:.0f} minutes"
+    few, count = sum(not each["full"] for each in content["claims"]), len(content["claims"])
+    size = "at full size" if not few else "with few draws" if few == count else f"at full size but for {few} claims"
+    commit = content["commit"]
+    told = commit[:10] + (" with changes" if commit.endswith("+changes") else "")
+    text = f"Computed {size} at commit {told} in {content['seconds'] / 60:.0f} minutes"
     return f"{text}." if content["sources"] == sources() else f"{text}; the code has changed since."
 
 
@@ -179,7 +197,11 @@ def with_tables(text: str, name: str, content: dict[str, Any]) -> str:
 def main(arguments: Sequence[str]) -> None:
     """Put a file of results here, if one is named, and write the documents' tables anew."""
     if arguments:
-        save(FILE, read(Path(arguments[0])))
+        content = read(Path(arguments[0]))
+        missing = [id for id in CLAIMS if id not in {each["id"] for each in content["claims"]}]
+        if missing:
+            raise ValueError(f"{arguments[0]}: it lacks {len(missing)} claims, such as {missing[0]}")
+        save(FILE, content)
         read.cache_clear()
     for path, name in _TABLES.items():
         write_text(path, with_tables(path.read_text(encoding="utf-8"), name, read()))

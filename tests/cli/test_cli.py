@@ -266,13 +266,24 @@ def test_claims_are_kept_and_a_stopped_run_goes_on(capsys, tmp_path, monkeypatch
         compute = CLAIMS[id].compute
         counting = lambda fast, id=id, compute=compute: seen.append(id) or compute(fast)  # noqa: E731
         monkeypatch.setitem(CLAIMS, id, dataclasses.replace(CLAIMS[id], compute=counting))
-    (tmp_path / "claims" / "T-17.json").write_text("{", encoding="utf-8")
-    assert main(out) == 0
-    assert seen == ["T-17"]
+    part = tmp_path / "claims" / "T-17.json"
+    for count, damaged in enumerate(("{", "[]", "3", (tmp_path / "claims" / "T-15.json").read_text(encoding="utf-8"))):
+        part.write_text(damaged, encoding="utf-8")
+        assert main(out) == 0
+        assert seen == ["T-17"] * (count + 1)
+    # A later run of one claim keeps the others in the file.
+    assert main(["claims", "--only", "T-15", "--out", str(tmp_path)]) == 0
+    content = json.loads((tmp_path / "claims.json").read_text(encoding="utf-8"))
+    assert sorted(each["id"] for each in content["claims"]) == ["T-15", "T-17"]
+    seen.clear()
     monkeypatch.setattr(released, "sources", lambda: "other code")
     assert main(out) == 0
-    assert seen == ["T-17", "T-15", "T-17"]
+    assert seen == ["T-15", "T-17"]
     capsys.readouterr()
+    blocked = tmp_path / "blocked"
+    (blocked / "claims.json").mkdir(parents=True)
+    assert main(["claims", "--only", "T-15", "--out", str(blocked)]) == 2
+    assert "claims.json in it is something else" in capsys.readouterr().err
 
 
 def test_claims_are_verified_against_the_released_ones(capsys, tmp_path, monkeypatch):
@@ -288,8 +299,8 @@ def test_claims_are_verified_against_the_released_ones(capsys, tmp_path, monkeyp
     by_id["T-D3"]["as_printed"] = "contradicted"
     assert main(["claims", "--verify", "--only", "T-15", "T-D3"]) == 1
     printed = capsys.readouterr().out
-    assert "T-15: largest error: " in printed
-    assert "T-D3: as printed 'contradicted' in the file, now 'reproduced'" in printed
+    assert "T-15: clauses[0] (τ(t) is the stated integral).rows[0] (largest error).value: " in printed
+    assert "T-D3: as_printed: 'contradicted' in the file, now 'reproduced'" in printed
     assert "0 of 2 claims as released" in printed
     assert main(["claims", "--verify", "--full"]) == 2
     assert "verify: it is at full size" in capsys.readouterr().err

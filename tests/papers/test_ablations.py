@@ -84,7 +84,7 @@ def _made_up(id, accuracy):
     [
         ("T-Tbl1", "T-Tbl1", lambda c: 0.8 if c.column == "gradient" else 0.4),
         ("T-Tbl2", "T-Tbl2", lambda c: 0.8 if c.column == "η > 0" else 0.7),
-        ("T-Tbl3", "T-Tbl3", lambda c: (0.3 if "no EMA" in c.row else 0.8) if "sym" in c.column else 0.75),
+        ("T-Tbl3", "T-Tbl3", lambda c: (0.3 if "no EMA" in c.row else 0.77) if "sym" in c.column else 0.75),
         ("T-Tbl5-networks", "T-Tbl5", lambda c: 0.8 if "η_s = 0" in c.column and "η_p >" in c.column else 0.3),
         ("T-Tbl6", "T-Tbl6", lambda c: {"ε = 0.5": 0.76, "EMA": 0.7}.get(c.column, 0.78)),
         ("T-Tbl7", "T-Tbl7", lambda c: (0.5 if "1" in c.row else 0.7) if "= 0." in c.column else 0.8),
@@ -105,7 +105,7 @@ def test_verdicts_follow_from_the_numbers(claim, table, accuracy, monkeypatch):
     evidence = CLAIMS[claim].compute(False)
     # Cells that are alike say nothing of directions; only what is claimed to be alike holds.
     for each in evidence.clauses:
-        if "alike" in each.text or "no harm" in each.text or "about as good" in each.text:
+        if any(words in each.text for words in ("alike", "no harm", "about as good", "slightly")):
             assert each.printed is Result.HOLDS, each
         else:
             assert each.printed in (Result.OPEN, Result.UNTESTED), each

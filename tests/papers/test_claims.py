@@ -31,6 +31,7 @@ EXPECTED = {
     # Slips of the print: a factor, an identity, a maximum, a sign, a moment, the left side of an equation.
     **dict.fromkeys(["T-Thm1", "T-Thm2", "T-Thm3", "T-14", "T-D2", "T-D4"], (PARTLY_CONTRADICTED, REPRODUCED)),
     **dict.fromkeys([f"T-Obs{number}" for number in range(1, 11)], (REPRODUCED, REPRODUCED)),
+    **dict.fromkeys(["T-59", "T-74", "T-40", "T-101", "T-Fig7"], (REPRODUCED, REPRODUCED)),
     # The outcome is as stated, its mechanism is not what brings it about.
     "T-Tbl5": (IN_PART, IN_PART),
 }
@@ -193,8 +194,10 @@ def flipped_predictor(field):
     [
         (modes.Modes, ["T-14", "T-Obs1", "T-Obs2", "T-Obs3", "T-Obs4", "T-Obs5"]),
         (modes.Parabola, ["T-15", "T-16"]),
-        (eigenspace.SymmetricEigenspace, ["T-Thm3", "T-Tbl5"]),
-        (siamese.MovingAverage, ["T-Lemma1", "T-Thm1", "T-D4"]),
+        (eigenspace.SymmetricEigenspace, ["T-Thm3", "T-Tbl5", "T-74"]),
+        (siamese.MovingAverage, ["T-Lemma1", "T-Thm1", "T-D4", "T-Fig7"]),
+        (eigenspace.AsymmetricEigenspace, ["T-59"]),
+        (modes.ScalarNetwork, ["T-101"]),
     ],
 )
 def test_a_flipped_sign_turns_tians_claims(system, ids, monkeypatch, fresh_compilations):

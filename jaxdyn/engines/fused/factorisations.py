@@ -28,22 +28,26 @@ def _by_matrix(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def cholesky(*, symmetrize_input: bool = False, **_: Any):
-    """The lower factor; NaN everywhere, as LAPACK's callers have it, where the matrix is not positive definite."""
+    """The lower factor; NaN everywhere, as LAPACK's callers have it, where the matrix is not positive definite.
+
+    A pivot that is NaN is no such finding: what does not depend on it stays.
+    """
 
     def one(matrix: Any) -> Any:
         if symmetrize_input:
             matrix = (matrix + matrix.conj().T) / 2
         n = matrix.shape[0]
         rows: list[list[Any]] = [[jnp.zeros((), matrix.dtype)] * n for _ in range(n)]
+        bad = jnp.zeros((), bool)
         for j in range(n):
             left = matrix[j, j].real - sum((rows[j][k] * rows[j][k].conj()).real for k in range(j))
+            bad = bad | (left <= 0)
             root = jnp.sqrt(jnp.where(left > 0, left, jnp.nan))
             rows[j][j] = root.astype(matrix.dtype)
             for i in range(j + 1, n):
                 rest = matrix[i, j] - sum(rows[i][k] * rows[j][k].conj() for k in range(j))
                 rows[i][j] = rest / root
         factor = jnp.array(rows)
-        bad = jnp.isnan(jnp.diagonal(factor).real).any()
         return jnp.where(bad, jnp.nan, factor)
 
     return _by_matrix(one)

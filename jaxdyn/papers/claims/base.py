@@ -8,6 +8,7 @@ A claim that cannot fail is a defect: breaking a formula of the library must tur
 """
 
 import enum
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -131,10 +132,32 @@ def claim(
     def register(compute: Callable[[bool], Evidence]) -> Claim:
         if id in CLAIMS:
             raise ValueError(f"id: claim {id} is registered already")
-        CLAIMS[id] = Claim(id, source, statement, compute, null)
+        CLAIMS[id] = Claim(id, source, statement, attempted(compute), null)
         return CLAIMS[id]
 
     return register
+
+
+def attempted(compute: Callable[[bool], Evidence]) -> Callable[[bool], Evidence]:
+    """The computation; if it fails, evidence that decides nothing and says why."""
+
+    @functools.wraps(compute)
+    def evidence(fast: bool) -> Evidence:
+        try:
+            return compute(fast)
+        except Exception as error:
+            words = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            return Evidence("the computation failed", (Clause("all of it", (Row("why", words),), Result.OPEN),))
+
+    return evidence
+
+
+def finite(*arrays: Any) -> None:
+    """ArithmeticError unless every entry is a finite number and there is one: nothing is counted of what failed."""
+    for array in arrays:
+        entries = np.asarray(array, float)
+        if not entries.size or not np.isfinite(entries).all():
+            raise ArithmeticError(f"{int((~np.isfinite(entries)).sum())} of {entries.size} numbers are not finite")
 
 
 def verdict_of(outcomes: Iterable[Result]) -> Judgement:
@@ -151,11 +174,14 @@ def verdict_of(outcomes: Iterable[Result]) -> Judgement:
 
 
 def outcome_of(rows: Iterable[Row]) -> Result:
-    """Of a clause: it holds if all that its rows must satisfy is satisfied, and fails if one of them fails."""
+    """Of a clause: it holds if all that its rows must satisfy is satisfied, and fails if one of them fails.
+
+    It is not decided if one is not: what a failed computation leaves behind decides nothing.
+    """
     found = [row.outcome for row in rows if row.outcome is not None]
     if not found:
         raise ValueError("rows: nothing is compared; a clause without a test is `untested`")
-    return next((each for each in (Result.FAILS, Result.OPEN, Result.UNTESTED) if each in found), Result.HOLDS)
+    return next((each for each in (Result.OPEN, Result.FAILS, Result.UNTESTED) if each in found), Result.HOLDS)
 
 
 def clause(text: str, *rows: Row, instead: Clause | None = None) -> Clause:
@@ -183,9 +209,7 @@ def limit(
         parts, met = [*parts, f"< {below:g}"], met and value < below
     if not parts:
         raise ValueError("limit: expected below, above or equals")
-    outcome = Result.HOLDS if met else Result.FAILS
-    if isinstance(value, float) and not math.isfinite(value):
-        outcome = Result.OPEN
+    outcome = Result.OPEN if not _is_finite(value) else Result.HOLDS if met else Result.FAILS
     return Row(label, value, interval, unit, at or {}, " and ".join(parts), outcome)
 
 
@@ -234,6 +258,14 @@ def worst(values: Iterable[Any]) -> float:
     entries = [np.ravel(np.asarray(value)) for value in values]
     together = np.concatenate(entries) if entries else np.array([])
     return float(together.max()) if together.size and np.isfinite(together).all() else np.inf
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    return value is not None and not (isinstance(value, float) and not math.isfinite(value))
 
 
 def _plain(value: Any) -> Any:

@@ -183,12 +183,13 @@ def stability_census(fast: bool) -> Evidence:
                 grows = sum(int(each > 0) for counts in unstable for each in counts)
                 saddles += grows if m > 1 else 0
                 at["equilibria"] = sum(map(len, unstable))
-                if m > 1:
+                if m > 1 and at["equilibria"]:
                     found.append(limit("full-rank equilibria that are saddles", grows, equals=0, at=at))
                     none = sum(1 for counts in unstable if counts and min(counts) > 0)
                     alone.append(limit("draws with full-rank equilibria, none of them stable", none, equals=0, at=at))
             frozen = [_frozen(item, answer) for answer in students for item in answer if item.rank == m]
-            frozen_rows.append(limit("… that are stable with the teacher frozen", sum(not each for each in frozen),
+            if frozen:
+                frozen_rows.append(limit("… that are stable with the teacher frozen", sum(not each for each in frozen),
                                      equals=len(frozen), at={"m": m, "equilibria": len(frozen)}))  # fmt: skip
     return Evidence(
         f"every full-rank equilibrium of random moments at λ = {_SHARE:g} of the bound, n = m + 1, linearised "

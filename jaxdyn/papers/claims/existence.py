@@ -53,7 +53,7 @@ def existence(fast: bool) -> Evidence:
                       at=at),
             ]  # fmt: skip
             label = "smallest singular value of the derivative at λ = 0, relative"
-            regular_there.append(limit(label, regular.min(), above=0, at=at))
+            regular_there.append(limit(label, regular.min(), above=1e-12, at=at))
             continues += [
                 limit("smallest λ* where the branch ends, over the bound", end.min(), above=0, at=at),
                 limit("halfway up, not found in the census", len(listed) - sum(listed), equals=0, at=at),

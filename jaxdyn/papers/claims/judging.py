@@ -15,6 +15,7 @@ import numpy as np
 from .base import Clause, Result, Row, clause
 
 LEVEL = 0.05
+FEWEST = 5  # seeds: Student's t of fewer, where outcomes fall into two groups, is wrong far too often
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,15 @@ class Question:
         return _upper(up, freedom), _upper(-up, freedom)
 
     def _mean(self) -> tuple[float, float, int]:
-        difference = np.asarray(self.left, float) - np.asarray(self.right, float)
+        left, right = np.asarray(self.left, float), np.asarray(self.right, float)
+        difference = left - right
         count = difference.size
+        if count < FEWEST:
+            return float(difference.mean()) if count else math.nan, 0.0, count - 1
         # Differences equal up to rounding do not vary: there is nothing to measure an effect by.
-        spread = float(difference.std(ddof=1)) if count > 1 else 0.0
-        spread = spread if spread > 1e-9 * float(np.abs(difference).max(initial=0.0)) else 0.0
+        spread = float(difference.std(ddof=1))
+        scale = max(float(np.abs(left).max()), float(np.abs(right).max()))
+        spread = spread if spread > 1e-12 * scale else 0.0
         return float(difference.mean()), spread / math.sqrt(count), count - 1
 
     def row(self, p: float, outcome: Result) -> Row:
@@ -57,7 +62,7 @@ class Question:
         from scipy.special import stdtrit
 
         mean, error, freedom = self._mean()
-        half = float(stdtrit(freedom, 0.975)) * error if freedom > 0 else math.nan
+        half = float(stdtrit(freedom, 0.975)) * error if error > 0 else math.nan
         size = mean / (error * math.sqrt(freedom + 1)) if error else math.nan
         rule = f"within ±{self.margin:g}" if self.alike else f"> {self.margin:g}"
         told = f"{rule}; d = {size:.2f}, corrected p = {p:.2g}, {freedom + 1} seeds"

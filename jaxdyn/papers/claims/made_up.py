@@ -19,7 +19,7 @@ from .judging import Question
 
 # Mean values of what each table's claims read; where a claim compares with a constant, the mean is that constant.
 _LEVELS = {
-    "T-Fig2": {"cosine": 0.5, "negative": 0.3, "asymmetry": 0.8},
+    "T-Fig2": {"cosine": 0.5, "negative": 0.05, "asymmetry": 0.3},
     "P-Fig2": {"energy": 1.0, "surrogate": 1.0, "accuracy_attentive": 1 / len(photographs())},
     "P-collapse": {"energy": 1.0, "spread": 0.01, "accuracy_few": 0.7},
 }

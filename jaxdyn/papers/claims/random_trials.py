@@ -174,4 +174,4 @@ def _objective_flow_rise(draws: int) -> float:
         return jnp.diff(e).max() / e[0]
 
     with jax.enable_x64(True):
-        return max(0.0, float(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(3), draws)).max()))
+        return float(np.maximum(0.0, jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(3), draws)).max()))

@@ -40,6 +40,8 @@ def _finite(value: Any) -> Any:
     """JSON has no words for what is not finite."""
     if isinstance(value, list | tuple):
         return [_finite(each) for each in value]
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 

@@ -11,7 +11,7 @@ from ...solve.flow import flow
 from ...systems.modes import ModeData, ScalarNetwork, ScalarState
 from ...systems.predictor_free import PredictorFree, growth_operator
 from ...systems.siamese import MovingAverage
-from .base import Evidence, claim, clause, limit, shown
+from .base import Evidence, claim, clause, finite, limit, shown
 from .tian_theorems import in_turn, normal
 
 
@@ -90,6 +90,7 @@ def no_predictor(fast: bool) -> Evidence:
 
     with jax.enable_x64(True):
         largest, neutral, unstable = map(np.asarray, in_turn(growth, jax.random.split(jax.random.key(6), draws)))
+    finite(largest, unstable)
     return Evidence(
         "eigenvalues of the linear predictor-free flow (EMA and stop gradient), random additive scrambling: all must "
         "decay; multiplicative scrambling of k = 2 of m = 4 eigendirections of Σˣ: exactly m − k neutral directions",

@@ -11,7 +11,7 @@ from ...solve.flow import flow
 from ...systems.eigenspace import SymmetricEigenspace, alignment_matrix
 from ...systems.modes import ModeData, Modes, ModeState, Parabola, ParabolaState, mode_integral, parabola_points
 from ...systems.reductions import from_modes
-from .base import Evidence, claim, clause, limit, share, shown
+from .base import Evidence, claim, clause, limit, share, shown, worst
 from .settling import settled
 
 
@@ -105,7 +105,7 @@ def parabola(fast: bool) -> Evidence:
         slopes = {name: jax.jit(jax.vmap(slope))(p, eta, tau, data.total) for name, p in
                   (("zero", np.zeros(draws)), ("lower", lower), ("upper", upper))}  # fmt: skip
         signs = {name: np.asarray(pair[0]) for name, pair in slopes.items()}
-        residual = max(float(pair[1].max()) for pair in slopes.values())
+        residual = worst(pair[1] for pair in slopes.values())
         # The basin's edge by integration: a thousandth below and above p*₋, and anywhere else.
         starts = np.concatenate([0.999 * lower, 1.001 * lower, 1.5 * u[3]])
         three = lambda values: np.tile(values, 3)  # noqa: E731

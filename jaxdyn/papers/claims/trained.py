@@ -24,6 +24,7 @@ from .made_up import at_null, made_up
 
 ACCURACY = "accuracy_few"
 NEAR = 3.0  # percentage points: what "about as good", "little difference" and "no harm" mean here
+_LITTLE, _NEARLY = 0.05, 0.3  # T-Fig2: shares of W_p that count as none, fixed with the other margins
 _GONE = 0.01  # total variance of unit embeddings: collapsed below it
 KEPT: list[Path | None] = [None]  # the folder where finished trainings are kept, if any
 
@@ -133,8 +134,11 @@ def symmetric(cells: Cells) -> list[Question]:
         found += [cells.above(f"{row}, {bias}: regular above symmetric", (row, f"regular, {bias}"),
                               (row, f"sym, {bias}")) for bias in ("no bias", "bias")]  # fmt: skip
     row = "one layer, EMA"
-    return found + [cells.above(f"{row}, {bias}: symmetric above regular", (row, f"sym, {bias}"),
-                                (row, f"regular, {bias}")) for bias in ("no bias", "bias")]  # fmt: skip
+    for bias in ("no bias", "bias"):
+        one, other = (row, f"sym, {bias}"), (row, f"regular, {bias}")
+        found += [cells.above(f"{row}, {bias}: symmetric above regular", one, other),
+                  cells.above(f"{row}, {bias}: … slightly", one, other, margin=NEAR, alike=True)]  # fmt: skip
+    return found
 
 
 @trained("T-Tbl5-networks", table="T-Tbl5", source="T Table 5", statement="Without EMA a symmetric predictor works if "
@@ -175,12 +179,13 @@ def boosts(cells: Cells) -> list[Question]:
 def offsets(cells: Cells) -> list[Question]:
     found = []
     for row in ("freq = 1", "freq = 2"):
-        found += [cells.above(f"{row}: c = −{c} above {c}", (row, f"c = -{c}"), (row, f"c = {c}"))
+        found += [cells.above(f"{row}: c = 0 above {c}", (row, "c = 0"), (row, f"c = {c}")) for c in ("0.05", "0.1")]
+        found += [cells.above(f"{row}: c = −{c} does no harm", (row, f"c = -{c}"), (row, "c = 0"), margin=-NEAR)
                   for c in ("0.05", "0.1")]  # fmt: skip
-        found.append(cells.above(f"{row}: c = −0.05 does no harm", (row, "c = -0.05"), (row, "c = 0"), margin=-NEAR))
         found.append(cells.above(f"{row}: c = −0.05 and −0.1 alike", (row, "c = -0.05"), (row, "c = -0.1"), margin=NEAR,
                                  alike=True))  # fmt: skip
-    return [*found, cells.above("c = 0.1: freq = 2 above 1", ("freq = 2", "c = 0.1"), ("freq = 1", "c = 0.1"))]
+    lost = [cells(row, "c = 0") - cells(row, "c = 0.1") for row in ("freq = 1", "freq = 2")]
+    return [*found, Question("c = 0.1 does more harm if the predictor is set in every step", lost[0], lost[1])]
 
 
 @trained("T-Tbl8", source="T Table 8", statement="DirectPred stays better than gradients in longer training, with and "
@@ -213,15 +218,22 @@ def alignment(cells: Cells) -> list[Question]:
         first, last = ({name: cells.at("EMA", column, name, where) for name in
                         ("cosine", "negative", "asymmetry", "f_eigenvalue")} for where in (0.0, 1.0))  # fmt: skip
         log = [np.log(np.maximum(each["f_eigenvalue"], 1e-12)) for each in (first, last)]
+        quarter, half = max(1, log[0].shape[1] // 4), log[0].shape[1] // 2
+        count = last["negative"].size
         found += [
             Question(f"{column}: eigenvectors align", last["cosine"], first["cosine"], unit="mean |cos|"),
-            Question(f"{column}: W_p's negative part shrinks", first["negative"], last["negative"], unit="share"),
-            Question(f"{column}: F's largest eigenvalue grows", log[1][:, 0], log[0][:, 0], unit="log"),
-            Question(f"{column}: F's lower half shrinks", *(each[:, each.shape[1] // 2 :].mean(1) for each in log),
+            Question(f"{column}: W_p becomes positive semidefinite, negative part below {_LITTLE:g}",
+                     np.full(count, _LITTLE), last["negative"], unit="share"),
+            Question(f"{column}: F's leading quarter grows", *(each[:, :quarter].mean(1) for each in log[::-1]),
                      unit="mean log"),
+            Question(f"{column}: F's lower half shrinks", *(each[:, half:].mean(1) for each in log), unit="mean log"),
         ]  # fmt: skip
         if column == "regular":
-            found.append(Question("regular: asymmetry shrinks", first["asymmetry"], last["asymmetry"], unit="share"))
+            found += [
+                Question("regular: asymmetry shrinks", first["asymmetry"], last["asymmetry"], unit="share"),
+                Question(f"regular: W_p becomes symmetric, asymmetry below {_NEARLY:g}", np.full(count, _NEARLY),
+                         last["asymmetry"], unit="share"),
+            ]  # fmt: skip
     return found
 
 
@@ -235,7 +247,10 @@ def video(cells: Cells) -> list[Question]:
     at = lambda name, what, where: cells.at("ViT", name, what, where)  # noqa: E731
     accuracy, found = "accuracy_attentive", []
     for name in ("SG", "EMA"):
+        # The minimum is early: E has risen by the middle, and is above it at the end.
         for what, letter in (("energy", "E"), ("surrogate", "F"))[: 1 + (name == "EMA")]:
+            found.append(Question(f"{name}: {letter} is higher in the middle than early", at(name, what, MIDDLE),
+                                  at(name, what, EARLY), unit=letter))  # fmt: skip
             found.append(Question(f"{name}: {letter} is higher at the end than early", at(name, what, END),
                                   at(name, what, EARLY), unit=letter))  # fmt: skip
         for part in ("encoder", "predictor", *(["teacher"] if name == "EMA" else [])):
@@ -271,7 +286,9 @@ def not_minimised(cells: Cells) -> list[Question]:
                      unit="E"),
             Question(f"{name}: spread above {_GONE:g}", spread, np.full(spread.size, _GONE), unit="spread"),
         ]  # fmt: skip
-    return found
+    gone = cells(row, "objective", "spread")
+    limit_of = np.full(gone.size, _GONE)
+    return [*found, Question(f"the objective collapses: spread below {_GONE:g}", limit_of, gone, unit="spread")]
 
 
 @trained("P-4.3-networks", table="P-collapse", source="P Lemma 4.3; T Thm 2, App. D.3", statement="Training without "

@@ -2,12 +2,14 @@
 
 import functools
 import hashlib
+import io
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -16,7 +18,7 @@ from ...data import load_dataset
 from ...data.base import Dataset, Split
 from ...networks.recipe import Knobs, Recipe
 from ...networks.train import train
-from ...storage import save_dataset, write_text
+from ...storage import write_text
 from .ablations import TABLES, Cell, Table, at_cells
 from .pilot import FILE, PILOT_SEEDS, planned_seeds
 
@@ -125,25 +127,37 @@ def _kept(
     """The trainings of a part, read where they were kept."""
     if keep is None:
         return _trained(job, chunk, seeds, fast, report)
-    text = repr((job, chunk, seeds, fast, _sources(), jax.__version__))
-    path = keep / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.nc"
-    if path.exists():
-        return xr.load_dataset(path, engine="scipy")
-    found = _trained(job, chunk, seeds, fast, report)
-    keep.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    save_dataset(found, part)
-    part.replace(path)
+    settings = (job, chunk, seeds, fast, _POINTS, _sources(), jax.__version__, str(jnp.zeros(()).dtype))
+    path = keep / f"{hashlib.sha256(repr(settings).encode()).hexdigest()[:24]}.nc"
+    found = _read(path)
+    if found is None:
+        found = _trained(job, chunk, seeds, fast, report)
+        content = bytes(found.to_netcdf(engine="scipy", format="NETCDF3_64BIT"))
+        keep.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_bytes(hashlib.sha256(content).digest() + content)
+        part.replace(path)
     return found
+
+
+def _read(path: Path) -> xr.Dataset | None:
+    """A kept part; None where there is none, or it is damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if hashlib.sha256(content[32:]).digest() != content[:32]:
+        return None
+    return xr.load_dataset(io.BytesIO(content[32:]), engine="scipy")
 
 
 @functools.cache
 def _sources() -> str:
     """A digest of the code that decides what a training gives."""
     root, total = Path(__file__).resolve().parents[2], hashlib.sha256()
-    for room in ("data", "networks", "systems"):
-        for path in sorted((root / room).rglob("*.py")):
-            total.update(path.read_bytes())
+    rooms = [root / room for room in ("analysis", "data", "networks", "systems", "papers/tables")]
+    for path in sorted([*root.glob("*.py"), *(path for room in rooms for path in room.rglob("*.py"))]):
+        total.update(path.read_bytes())
     return total.hexdigest()
 
 
