@@ -22,6 +22,11 @@ def whole(x, scale=2.0):
     return (jnp.abs(x) * scale).astype(int)
 
 
+def told(x):
+    """NaN as a number of its own, so that where it stands is compared."""
+    return jnp.where(jnp.isnan(x), 777.0, x)
+
+
 def positive(x):
     return x @ x.T + jnp.eye(x.shape[0])
 
@@ -57,6 +62,8 @@ OF_MATRIX = {
     "sort of rows": (lambda x: jax.lax.sort((x, x.T, -x), num_keys=2)[2], None),
     "sort by columns": (lambda x: jnp.sort(jnp.round(x), 0, descending=True), None),
     "cholesky": (lambda x: jnp.linalg.cholesky(positive(x)), 1e-13),
+    "NaN in the last row": (lambda x: told(jnp.linalg.cholesky(positive(x).at[2].set(jnp.nan))), 1e-13),
+    "NaN in the first pivot": (lambda x: told(jnp.linalg.cholesky(positive(x).at[0, 0].set(jnp.nan))), 1e-13),
     "not positive": (lambda x: jnp.isnan(jnp.linalg.cholesky(x @ x.T - jnp.eye(3))), None),
     "upper": (lambda x: jax.scipy.linalg.solve_triangular(x, x[:, 0]), 1e-12),
     "lower, transposed": (lambda x: jax.scipy.linalg.solve_triangular(x, x, lower=True, trans=1), 1e-12),
