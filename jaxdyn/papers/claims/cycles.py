@@ -1,12 +1,13 @@
 """Limit cycles of S = AᵀA (beside P Prop 4.10): eigenvalues that cross, and flows that return to themselves."""
 
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import xarray as xr
 
+from ...analysis.cycles import limit_cycle
 from ...equilibria.branches import branches
 from ...equilibria.census import census
 from ...moments import Moments
@@ -15,12 +16,23 @@ from ...systems.siamese import MovingAverage, Siamese, StopGradient
 from ...trials.problems import Given
 from ...trials.run import run_trials
 from ...trials.starts import Starts
-from .base import Evidence, claim, clause, limit, shown
+from .base import Evidence, Result, Row, claim, clause, limit, shown, worst
 from .equilibria import decays_of
 
 
-def stable_cycle(system: MovingAverage, state: Any, moments: Moments) -> tuple[float, float, float, float] | None:
-    """Period, swing, return gap and nudged return gap of a stable cycle of S that goes through a state, or None."""
+class Turn(NamedTuple):
+    """What a long flow shows of a cycle of S: a state on it, its period, tr S largest over smallest, and how far it is
+    off after one turn, and a nudged start after twenty (relative)."""
+
+    state: Any
+    period: float
+    swing: float
+    gap: float
+    nudged_gap: float
+
+
+def stable_cycle(system: MovingAverage, state: Any, moments: Moments) -> Turn | None:
+    """A cycle of S that a flow from a state settles on, or None."""
     settled = flow(system, state, moments, t1=10_000.0).final
     span = 4_000.0
     times = np.linspace(0.0, span, 8001)
@@ -38,7 +50,23 @@ def stable_cycle(system: MovingAverage, state: Any, moments: Moments) -> tuple[f
     moves = np.linalg.norm(grams - grams[0], axis=(1, 2)).max() / np.linalg.norm(grams[0])
     if not (gap < 1e-3 and nudged_gap < 1e-2 and moves > 0.1):
         return None
-    return float(period), float(sizes.max() / sizes.min()), gap, nudged_gap
+    return Turn(settled, float(period), float(sizes.max() / sizes.min()), gap, nudged_gap)
+
+
+def closed(turn: Turn, system: MovingAverage, moments: Moments) -> list[Row]:
+    """The cycle by Newton's method on the return map, with two integrators and three tolerances."""
+    found = [limit_cycle(system, turn.state, moments, period=turn.period, solver=solver, rtol=rtol)
+             for solver, rtol in (("dopri8", 1e-10), ("dopri8", 1e-12), ("tsit5", 1e-11))]  # fmt: skip
+    first = found[0]
+    apart = max(abs(each.period / first.period - 1) for each in found)
+    largest = np.array([np.abs(each.multipliers).max() for each in found])
+    return [
+        limit("how far a turn is from closing, relative", worst(each.residual for each in found), below=1e-9),
+        limit("largest Floquet multiplier, transversal to the cycle and its rotations", largest.max(), below=1,
+              at={"period": first.period}),
+        limit("largest difference of the periods between integrators and tolerances, relative", apart, below=1e-8),
+        limit("… of the largest multiplier", float(np.ptp(largest)), below=1e-6),
+    ]  # fmt: skip
 
 
 def _grams(states: Any) -> np.ndarray:
@@ -54,6 +82,9 @@ def _passes(times: np.ndarray, grams: np.ndarray) -> list[tuple[float, np.ndarra
         share = -height[i] / (height[i + 1] - height[i])
         found.append((times[i] + share * (times[i + 1] - times[i]), grams[i] + share * (grams[i + 1] - grams[i])))
     return found
+
+
+_NO_CYCLE = Row("limit cycles", 0, rule="> 0", outcome=Result.OPEN)
 
 
 @claim(
@@ -78,6 +109,7 @@ def oscillation(fast: bool) -> Evidence:
                     growing[name] += _has_growing_pair(item)
         crossings = [_crossings(each) for each in moments[: 6 if fast else 60]]
         cycles, moving, trials = [], 0, 0
+        proofs: list[Row] = []
         looked_at = range(2, 3) if fast else range(30)
         for index in looked_at:
             system = MovingAverage(decays_of([moments[index]], 0.02)[0], ema_rate=0.03)
@@ -89,13 +121,14 @@ def oscillation(fast: bool) -> Evidence:
                 cycle = stable_cycle(system, system.state(**parts), moments[index])
                 if cycle is not None:
                     cycles.append(cycle)
+                    proofs = proofs or closed(cycle, system, moments[index])
     beside = [shown("equilibria with a growing complex pair", number, system=name, draws=3 * count)
               for name, number in growing.items()]  # fmt: skip
     beside.append(shown("EMA trials (β = 0.03, λ = 0.02 of the bound), still moving after 400,000 steps",
                         [trials, moving]))  # fmt: skip
     if cycles:
         names = ("period", "swing of tr S", "gap after one turn", "gap of a nudged start after 20 turns")
-        beside += [shown(f"first cycle: {name}", each) for name, each in zip(names, cycles[0], strict=True)]
+        beside += [shown(f"first cycle: {name}", each) for name, each in zip(names, cycles[0][1:], strict=True)]
     return Evidence(
         "the census of random moments with Y = 0.7 R X/‖R‖, R Gaussian, m = n = 2; random trials of EMA; one trial of "
         "those still moving followed by the flow: S must return to itself after one turn, also from a nudged state. "
@@ -111,9 +144,10 @@ def oscillation(fast: bool) -> Evidence:
                       at={"draws": len(crossings)}),
             ),
             clause(
-                "EMA has stable limit cycles",
+                "EMA has stable limit cycles: flows settle on them",
                 limit("draws with a stable limit cycle of S", len(cycles), above=0, at={"draws": len(looked_at)}),
             ),
+            clause("the first of them is a stable fixed point of the return map", *(proofs or [_NO_CYCLE])),
         ),
         tuple(beside),
     )  # fmt: skip
