@@ -21,7 +21,7 @@ from ..status import Status
 from ..systems.base import System, check_with, directions_of, field_of
 from .linearise import Directions
 from .soundness import is_autonomous
-from .symmetry import tangents_of
+from .symmetry import commutes, tangents_of
 
 _SPANS = 1e-8  # relative size of a tangent below which it is none
 _CLOSED = 1e-6  # of the state: a turn that ends nearer to its start is a cycle
@@ -88,7 +88,8 @@ def limit_cycle(
         The cycle.
 
     Raises:
-        ValueError: where Newton's method finds no cycle, or one that is an equilibrium (up to the symmetry).
+        ValueError: where Newton's method finds no cycle, or one that is an equilibrium (up to the symmetry); for
+            directions that are no symmetry of the system.
 
     Example:
         >>> import jax.numpy as jnp
@@ -106,7 +107,7 @@ def limit_cycle(
 
 def _newton(turns: "_Turns", period: float, iterations: int) -> LimitCycle:
     """Newton's method with steps of least norm, shortened where a turn gets further from closing."""
-    m, size = turns.start.size, np.linalg.norm(turns.start)
+    m, size = turns.start.size, np.linalg.norm(turns.start) or 1.0
     at = np.concatenate([turns.start, [period], turns.drift_of(turns.start, period)])
     taken, least, share, step = at, np.inf, 1.0, np.zeros(at.size)
     for _ in range(iterations):
@@ -149,12 +150,19 @@ class _Turns:
         check_with(system, state, data)
         field, start = field_of(system), ravel_pytree(state)
         flat, back = start
+        rate = lambda y: ravel_pytree(field(0.0, back(y), data))[0]  # noqa: E731
+        speed = float(jnp.linalg.norm(rate(flat)))
+        if not np.isfinite(speed):
+            raise ValueError("state, data: the field is not finite there")
+        if speed == 0:
+            raise ValueError("state: it is at rest there; see `linearise`")
         if not is_autonomous(lambda t, y: ravel_pytree(field(t, back(y), data))[0], flat):
             raise ValueError("system: the field changes with time; a limit cycle is of one that does not")
         directions = directions_of(system) if directions is None else directions
         none = lambda y: jnp.zeros((0, y.size))  # noqa: E731
         tangents = none if directions is None else lambda y: tangents_of(directions, back(y))
-        rate = lambda y: ravel_pytree(field(0.0, back(y), data))[0]  # noqa: E731
+        if directions is not None and not commutes(directions, state, rate, False):
+            raise ValueError("directions: they are no symmetry of the system, which does not commute with them")
         return cls(np.asarray(flat), back, rate, tangents, rtol, solver)
 
     def tangents(self, y: Any) -> np.ndarray:

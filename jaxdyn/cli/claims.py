@@ -23,7 +23,7 @@ class Settings:
     out: Path | None = None
     """A folder for claims.json and finished parts: a run that was stopped goes on from them."""
     verify: bool = False
-    """Compute claims at full size and compare them with the released results."""
+    """Compute claims again, at the size of the released results, and compare every word and number."""
     json: bool = False
     """Print a JSON list of the claims with their clauses and numbers."""
     config: Path | None = None
@@ -31,7 +31,9 @@ class Settings:
 
     def __post_init__(self):
         if self.verify and (self.out is not None or self.full or self.json):
-            raise ValueError("verify: it is at full size, writes nothing and prints what differs; leave the others out")
+            raise ValueError(
+                "verify: it has the size of the released results, writes nothing and prints what differs; leave the others out"
+            )
 
 
 def main(arguments: list[str]) -> int:

@@ -54,13 +54,14 @@ def computed(ids: Iterable[str], *, full: bool, keep: Path | None = None, report
             report(id)
             begin, trained.KEPT[0] = time.perf_counter(), None if keep is None else keep / "trainings"
             try:
-                told = as_json(CLAIMS[id], CLAIMS[id].compute(not full))
+                evidence = CLAIMS[id].compute(not full)
             finally:
                 trained.KEPT[0] = None
+            told = as_json(CLAIMS[id], evidence)
             if full and CLAIMS[id].null is not None:
                 told["false_positives"] = false_positives(CLAIMS[id], _NULLS)
             told |= {"seconds": round(time.perf_counter() - begin, 1), "full": full, "sources": sources()}
-            if part is not None:
+            if part is not None and not evidence.has_failed:
                 part.parent.mkdir(parents=True, exist_ok=True)
                 write_text(part, _json(told))
             between()

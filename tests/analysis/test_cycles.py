@@ -41,6 +41,11 @@ def test_period_and_multiplier_are_scipys(mu, solver):
     assert "stable, largest multiplier" in repr(found)
 
 
+def test_a_state_in_single_precision_is_taken_as_it_is():
+    found = limit_cycle(van_der_pol, START.astype(np.float32), 1.0, period=6.5)
+    assert found.period == pytest.approx(scipys(1.0)[0], rel=1e-9)
+
+
 def test_a_cycle_that_repels():
     back = lambda t, y, mu: -van_der_pol(t, y, mu)  # noqa: E731
     start = np.array([2.0086, 0.0])  # near enough: what is off grows a thousandfold in one turn
@@ -93,6 +98,15 @@ def test_what_is_no_cycle_is_refused():
         limit_cycle(spiral, START, None, period=6.0)
     with pytest.raises(ValueError, match="a turn from there ended diverged"):
         limit_cycle(lambda t, y, _: y**2, START, None, period=5.0)
+    for state, mu in ((np.array([np.nan, 0.0]), 1.0), (START, np.nan)):
+        with pytest.raises(ValueError, match="state, data: the field is not finite there"):
+            limit_cycle(van_der_pol, state, mu, period=6.5)
+    with pytest.raises(ValueError, match="state: it is at rest there"):
+        limit_cycle(van_der_pol, np.zeros(2), 1.0, period=6.5)
+    # What is no symmetry would divide out the only direction that decides.
+    turned = lambda y: jnp.stack([-y[1], y[0]])[None]  # noqa: E731
+    with pytest.raises(ValueError, match="directions: they are no symmetry of the system"):
+        limit_cycle(van_der_pol, START, 1.0, period=6.5, directions=turned)
     with pytest.raises(ValueError, match="period: expected"):
         limit_cycle(van_der_pol, START, 1.0, period=-1.0)
     with pytest.raises(ValueError, match="solver: expected"):

@@ -1,6 +1,5 @@
 """The command line as a user meets it: what it prints, writes, refuses, and how it ends."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -236,76 +235,6 @@ def test_flow_on_the_users_arrays(capsys, tmp_path):
     np.savez(tmp_path / "views.npz", x=x, y=np.ones_like(x))
     assert main([*base, str(tmp_path / "other"), "--m", "2"]) == 2
     assert "y: the view is constant" in capsys.readouterr().err
-
-
-def test_claims_as_json_and_as_text(capsys):
-    assert main(["claims", "--json", "--only", "T-15"]) == 0
-    (entry,) = json.loads(capsys.readouterr().out)
-    assert {"id", "statement", "as_printed", "as_it_holds", "clauses", "rows"} <= set(entry)
-    assert entry["as_printed"] == entry["as_it_holds"] == "reproduced"
-    assert main(["claims", "--only", "T-15"]) == 0
-    printed = capsys.readouterr().out
-    assert "T-15  REPRODUCED" in printed
-    assert "HOLDS: τ(t) is the stated integral" in printed
-    assert printed.splitlines()[-1].startswith("T-15            reproduced            reproduced")
-
-
-def test_claims_are_kept_and_a_stopped_run_goes_on(capsys, tmp_path, monkeypatch):
-    from jaxdyn.papers import released
-    from jaxdyn.papers.claims import CLAIMS
-
-    out = ["claims", "--only", "T-15", "T-17", "--out", str(tmp_path)]
-    assert main(out) == 0
-    content = json.loads((tmp_path / "claims.json").read_text(encoding="utf-8"))
-    assert [each["id"] for each in content["claims"]] == ["T-15", "T-17"]
-    assert content["sources"] == released.sources()
-    assert content["full"] is False
-    # What is there is not computed again, unless the code is another or the file is damaged.
-    seen = []
-    for id in ("T-15", "T-17"):
-        compute = CLAIMS[id].compute
-        counting = lambda fast, id=id, compute=compute: seen.append(id) or compute(fast)  # noqa: E731
-        monkeypatch.setitem(CLAIMS, id, dataclasses.replace(CLAIMS[id], compute=counting))
-    part = tmp_path / "claims" / "T-17.json"
-    for count, damaged in enumerate(("{", "[]", "3", (tmp_path / "claims" / "T-15.json").read_text(encoding="utf-8"))):
-        part.write_text(damaged, encoding="utf-8")
-        assert main(out) == 0
-        assert seen == ["T-17"] * (count + 1)
-    # A later run of one claim keeps the others in the file.
-    assert main(["claims", "--only", "T-15", "--out", str(tmp_path)]) == 0
-    content = json.loads((tmp_path / "claims.json").read_text(encoding="utf-8"))
-    assert sorted(each["id"] for each in content["claims"]) == ["T-15", "T-17"]
-    seen.clear()
-    monkeypatch.setattr(released, "sources", lambda: "other code")
-    assert main(out) == 0
-    assert seen == ["T-15", "T-17"]
-    capsys.readouterr()
-    blocked = tmp_path / "blocked"
-    (blocked / "claims.json").mkdir(parents=True)
-    assert main(["claims", "--only", "T-15", "--out", str(blocked)]) == 2
-    assert "claims.json in it is something else" in capsys.readouterr().err
-
-
-def test_claims_are_verified_against_the_released_ones(capsys, tmp_path, monkeypatch):
-    from jaxdyn.papers import released
-
-    assert main(["claims", "--only", "T-15", "T-D3", "--out", str(tmp_path)]) == 0
-    content = json.loads((tmp_path / "claims.json").read_text(encoding="utf-8"))
-    monkeypatch.setattr(released, "read", lambda: content)
-    assert main(["claims", "--verify", "--only", "T-15", "T-D3"]) == 0
-    assert "2 of 2 claims as released" in capsys.readouterr().out
-    by_id = {each["id"]: each for each in content["claims"]}
-    by_id["T-15"]["clauses"][0]["rows"][0]["value"] += 1e-3
-    by_id["T-D3"]["as_printed"] = "contradicted"
-    assert main(["claims", "--verify", "--only", "T-15", "T-D3"]) == 1
-    printed = capsys.readouterr().out
-    assert "T-15: clauses[0] (τ(t) is the stated integral).rows[0] (largest error).value: " in printed
-    assert "T-D3: as_printed: 'contradicted' in the file, now 'reproduced'" in printed
-    assert "0 of 2 claims as released" in printed
-    assert main(["claims", "--verify", "--full"]) == 2
-    assert "verify: it is at full size" in capsys.readouterr().err
-    assert main(["claims", "--verify", "--only", "T-16"]) == 2
-    assert "only: the released results have no T-16" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")

@@ -195,7 +195,7 @@ def flipped_predictor(field):
         (modes.Modes, ["T-14", "T-Obs1", "T-Obs2", "T-Obs3", "T-Obs4", "T-Obs5"]),
         (modes.Parabola, ["T-15", "T-16"]),
         (eigenspace.SymmetricEigenspace, ["T-Thm3", "T-Tbl5", "T-74"]),
-        (siamese.MovingAverage, ["T-Lemma1", "T-Thm1", "T-D4", "T-Fig7"]),
+        (siamese.MovingAverage, ["T-Lemma1", "T-Thm1", "T-D4", "T-Fig7", "T-40"]),
         (eigenspace.AsymmetricEigenspace, ["T-59"]),
         (modes.ScalarNetwork, ["T-101"]),
     ],

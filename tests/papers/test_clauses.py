@@ -100,7 +100,7 @@ def test_slips_of_the_print_have_two_verdicts_and_are_told():
     evidence = Evidence("by hand", (wrong, clause("it decays", limit("rate", -1.0, below=0.0))))
     assert evidence.as_printed == Judgement.PARTLY_CONTRADICTED
     assert evidence.as_it_holds == Judgement.REPRODUCED
-    assert evidence.value("rate") == -1.0
+    assert [row.value for row in evidence.all_rows()] == [1.0, 1e-9, -1.0]
     told = as_json(CLAIMS["T-14"], evidence)
     assert json.loads(json.dumps(told, allow_nan=False)) == told
     text = as_text(told, 60)
@@ -185,6 +185,7 @@ def test_a_computation_that_fails_decides_nothing():
 
     evidence = attempted(failing)(True)
     assert (evidence.as_printed, evidence.as_it_holds) == (Judgement.OPEN, Judgement.OPEN)
+    assert evidence.has_failed
     assert "ZeroDivisionError: no draws" in as_text(as_json(CLAIMS["T-14"], evidence))
     for bad in ([np.nan], [np.inf, 1.0], []):
         with pytest.raises(ArithmeticError, match="not finite"):

@@ -83,6 +83,7 @@ class Evidence:
     method: str
     clauses: tuple[Clause, ...]
     rows: tuple[Row, ...] = ()
+    has_failed: bool = False  # the computation itself: it is not kept, and tried again
 
     @property
     def as_printed(self) -> Judgement:
@@ -92,11 +93,6 @@ class Evidence:
     def as_it_holds(self) -> Judgement:
         """With the slips of the print mended."""
         return verdict_of(each.corrected for each in self.clauses)
-
-    def value(self, label: str) -> Any:
-        """The value of the only row with this label."""
-        (found,) = (row.value for row in self.all_rows() if row.label == label)
-        return found
 
     def all_rows(self) -> Iterable[Row]:
         """Of the clauses, of the forms that hold instead, and those beside them."""
@@ -147,7 +143,8 @@ def attempted(compute: Callable[[bool], Evidence]) -> Callable[[bool], Evidence]
             return compute(fast)
         except Exception as error:
             words = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-            return Evidence("the computation failed", (Clause("all of it", (Row("why", words),), Result.OPEN),))
+            why = Clause("all of it", (Row("why", words),), Result.OPEN)
+            return Evidence("the computation failed", (why,), has_failed=True)
 
     return evidence
 
@@ -196,7 +193,7 @@ def untested(text: str, why: str, *rows: Row, instead: Clause | None = None) -> 
 
 def limit(
     label: str, value: Any, *, below: float | None = None, above: float | None = None, equals: Any = None,
-    interval: tuple[float, float] | None = None, unit: str = "", at: Mapping[str, Any] | None = None,
+    at: Mapping[str, Any] | None = None,
 ) -> Row:  # fmt: skip
     """A row with a comparison, fixed beforehand. What is not finite decides nothing."""
     value = _plain(value)
@@ -210,7 +207,7 @@ def limit(
     if not parts:
         raise ValueError("limit: expected below, above or equals")
     outcome = Result.OPEN if not _is_finite(value) else Result.HOLDS if met else Result.FAILS
-    return Row(label, value, interval, unit, at or {}, " and ".join(parts), outcome)
+    return Row(label, value, at=at or {}, rule=" and ".join(parts), outcome=outcome)
 
 
 def shown(

@@ -16,7 +16,7 @@ from ...systems.siamese import MovingAverage, Siamese, StopGradient
 from ...trials.problems import Given
 from ...trials.run import run_trials
 from ...trials.starts import Starts
-from .base import Evidence, Result, Row, claim, clause, limit, shown, worst
+from .base import Evidence, Row, claim, clause, limit, shown, untested, worst
 from .equilibria import decays_of
 
 
@@ -84,9 +84,6 @@ def _passes(times: np.ndarray, grams: np.ndarray) -> list[tuple[float, np.ndarra
     return found
 
 
-_NO_CYCLE = Row("limit cycles", 0, rule="> 0", outcome=Result.OPEN)
-
-
 @claim(
     "P-oscillation",
     source="ours; beside P Prop 4.10",
@@ -129,6 +126,7 @@ def oscillation(fast: bool) -> Evidence:
     if cycles:
         names = ("period", "swing of tr S", "gap after one turn", "gap of a nudged start after 20 turns")
         beside += [shown(f"first cycle: {name}", each) for name, each in zip(names, cycles[0][1:], strict=True)]
+    closes = "the first of them is a stable fixed point of the return map"
     return Evidence(
         "the census of random moments with Y = 0.7 R X/‖R‖, R Gaussian, m = n = 2; random trials of EMA; one trial of "
         "those still moving followed by the flow: S must return to itself after one turn, also from a nudged state. "
@@ -147,7 +145,7 @@ def oscillation(fast: bool) -> Evidence:
                 "EMA has stable limit cycles: flows settle on them",
                 limit("draws with a stable limit cycle of S", len(cycles), above=0, at={"draws": len(looked_at)}),
             ),
-            clause("the first of them is a stable fixed point of the return map", *(proofs or [_NO_CYCLE])),
+            clause(closes, *proofs) if proofs else untested(closes, "there is none"),
         ),
         tuple(beside),
     )  # fmt: skip

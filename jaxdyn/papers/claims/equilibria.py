@@ -176,21 +176,27 @@ def stability_census(fast: bool) -> Evidence:
                 "procedure of EMA, μ = 0.05": (teachers, lambda item: item.procedure),
             }
             for name, (answers, of) in ways.items():
-                at = {"m": m, "of": name}
+                at: dict[str, Any] = {"m": m, "of": name}
                 patterns = _patterns(answers, m, of)
                 beside.append(Row("unstable directions of the full-rank equilibria, draws", patterns, at=at))
-                unstable = [[of(item).n_unstable for item in answer if item.rank == m] for answer in answers]
-                grows = sum(int(each > 0) for counts in unstable for each in counts)
+                verdicts = [[int(of(item).verdict) for item in answer if item.rank == m] for answer in answers]
+                counted = Counter(each for several in verdicts for each in several)
+                grows, open_ = counted[Linear.SADDLE] + counted[Linear.REPELLER], counted[Linear.UNDETERMINED]
                 saddles += grows if m > 1 else 0
-                at["equilibria"] = sum(map(len, unstable))
-                if m > 1 and at["equilibria"]:
+                at |= {"equilibria": counted.total(), "undetermined": open_}
+                if m > 1 and counted.total():
                     found.append(limit("full-rank equilibria that are saddles", grows, equals=0, at=at))
-                    none = sum(1 for counts in unstable if counts and min(counts) > 0)
+                    # One that is undetermined is none that is stable, but may be: such a draw decides nothing.
+                    none = sum(1 for several in verdicts if several and not {Linear.STABLE, Linear.UNDETERMINED}
+                               & set(several))  # fmt: skip
                     alone.append(limit("draws with full-rank equilibria, none of them stable", none, equals=0, at=at))
             frozen = [_frozen(item, answer) for answer in students for item in answer if item.rank == m]
             if frozen:
-                frozen_rows.append(limit("… that are stable with the teacher frozen", sum(not each for each in frozen),
-                                     equals=len(frozen), at={"m": m, "equilibria": len(frozen)}))  # fmt: skip
+                at = {"m": m, "equilibria": len(frozen)}
+                frozen_rows += [
+                    limit("unstable with the teacher frozen", sum(each > 0 for each in frozen), equals=0, at=at),
+                    limit("undetermined", sum(each < 0 for each in frozen), below=1 + len(frozen) // 100, at=at),
+                ]
     return Evidence(
         f"every full-rank equilibrium of random moments at λ = {_SHARE:g} of the bound, n = m + 1, linearised "
         "transversally to its orbit. With a frozen teacher (α = 1) A and B follow a gradient flow, whose stability is "

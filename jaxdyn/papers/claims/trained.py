@@ -18,7 +18,7 @@ from ...data.bundled import photographs
 from ..tables.ablations import TABLES, at_cells, seeds_text
 from ..tables.pilot import FIRST_SEED
 from ..tables.running import run_tables
-from .base import CLAIMS, Claim, Clause, Evidence, Row, share, untested
+from .base import Claim, Clause, Evidence, Row, claim, share, untested
 from .judging import Question, answered
 from .made_up import at_null, made_up
 
@@ -103,10 +103,7 @@ def trained(
         def null(rng: np.random.Generator) -> Sequence[Clause]:
             return answered([at_null(each) for each in questions(Cells(made_up(TABLES[table or id], rng)))])
 
-        if id in CLAIMS:
-            raise ValueError(f"id: claim {id} is registered already")
-        CLAIMS[id] = Claim(id, source, statement, compute, null)
-        return CLAIMS[id]
+        return claim(id, source=source, statement=statement, null=null)(compute)
 
     return register
 
