@@ -1,5 +1,6 @@
 """The command line as a user meets it: what it prints, writes, refuses, and how it ends."""
 
+import dataclasses
 import json
 import os
 import signal
