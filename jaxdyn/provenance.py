@@ -1,11 +1,13 @@
 """What a result was made with, as flat attributes of a dataset."""
 
+import ast
 import datetime
 import functools
+import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,46 @@ def provenance(*, settings: dict[str, Any], precision: str, devices: Sequence[An
         "versions": ", ".join(f"{name} {_version(name)}" for name in _PACKAGES),
         "commit": _commit(),
     }
+
+
+@functools.cache
+def sources_of(*modules: str) -> str:
+    """A digest of these modules of the package ("networks.train") and of all of it that they import, however far."""
+    total = hashlib.sha256()
+    for module, content in sorted(_reached(modules).items()):
+        total.update(f"{module} {len(content)} ".encode() + content)
+    return total.hexdigest()
+
+
+def _reached(modules: Iterable[str]) -> dict[str, bytes]:
+    found, left = {}, [f"jaxdyn.{module}" for module in modules]
+    while left:
+        module = left.pop()
+        path = _source(module)
+        # The package's own list of names decides nothing.
+        if path is None or module in found or module == "jaxdyn":
+            continue
+        found[module] = path.read_bytes()
+        left += _imported(module, path)
+    return found
+
+
+def _source(module: str) -> Path | None:
+    place = Path(__file__).resolve().parent.parent.joinpath(*module.split("."))
+    candidates = (place.with_suffix(".py"), place / "__init__.py")
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def _imported(module: str, path: Path) -> Iterator[str]:
+    """Names of the package that this module imports from, at its top or inside a function; all its imports of it are
+    relative."""
+    here = module.split(".") if path.name == "__init__.py" else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = [*here[: len(here) - node.level + 1], *(node.module or "").split(".")]
+            parent = ".".join(filter(None, base))
+            yield parent
+            yield from (f"{parent}.{each.name}" for each in node.names)
 
 
 def _version(package: str) -> str:

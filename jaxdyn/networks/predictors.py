@@ -48,6 +48,33 @@ class LinearPredictor(eqx.Module):
         return eqx.tree_at(lambda p: p.weight, self, (self.weight + self.weight.T) / 2)
 
 
+class PartitionedPredictor(eqx.Module):
+    """g(f) = mean over planes i of W_i,h f, h the side of plane i that f is on: linear within each cell.
+
+    normals [n, partitions]: unit vectors, drawn once; thresholds and weights are set by a rule
+    (T §4, "Feature-dependent W_p").
+    """
+
+    normals: Float[Array, "n partitions"]
+    thresholds: Float[Array, " partitions"]
+    weights: Float[Array, "partitions 2 n n"]
+
+    @classmethod
+    def random(cls, n: int, partitions: int, key: PRNGKeyArray) -> "PartitionedPredictor":
+        """Random planes through the origin; every matrix is the identity."""
+        normals = jax.random.normal(key, (n, partitions))
+        normals = normals / jnp.linalg.norm(normals, axis=0)
+        return cls(normals, jnp.zeros(partitions), jnp.broadcast_to(jnp.eye(n), (partitions, 2, n, n)))
+
+    def __call__(self, f: Array, state: eqx.nn.State, visible: Any = None) -> tuple[Array, eqx.nn.State]:
+        below, beyond = jnp.moveaxis(self.weights @ f, 1, 0)
+        return jnp.where((f @ self.normals >= self.thresholds)[:, None], beyond, below).mean(0), state
+
+    def symmetrised(self) -> "PartitionedPredictor":
+        """With each matrix W ← ½(W + Wᵀ)."""
+        return eqx.tree_at(lambda p: p.weights, self, (self.weights + jnp.swapaxes(self.weights, -1, -2)) / 2)
+
+
 class MLPPredictor(eqx.Module):
     """g(f) = W₂ relu(norm(W₁ f)) (+ b): two layers with batch normalisation, n units inside."""
 
@@ -97,12 +124,19 @@ class ViTPredictor(eqx.Module):
         raise ValueError("symmetrise: only linear and mlp predictors have a symmetric form")
 
 
-Predictor = NoPredictor | LinearPredictor | MLPPredictor | ViTPredictor
+Predictor = NoPredictor | LinearPredictor | PartitionedPredictor | MLPPredictor | ViTPredictor
 
 
-def build_predictor(kind: str, n: int, *, tokens: int = 1, heads: int = 4, key: PRNGKeyArray) -> Predictor:
-    """A predictor on embeddings of n numbers, "none", "linear", "linear_bias", "mlp", "mlp_bias" or "vit"."""
+def build_predictor(
+    kind: str, n: int, *, tokens: int = 1, heads: int = 4, partitions: int = 0, key: PRNGKeyArray
+) -> Predictor:
+    """A predictor on embeddings of n numbers, "none", "linear", "linear_bias", "mlp", "mlp_bias" or "vit".
+
+    partitions: planes of a partitioned one, which is linear.
+    """
     one_of("predictor", kind, PREDICTORS)
+    if partitions:
+        return PartitionedPredictor.random(n, partitions, key)
     if kind == "none":
         return NoPredictor()
     if kind == "vit":

@@ -51,6 +51,13 @@ class Recipe:
     """From one view's embedding to the other's."""
     rule: Literal["gradient", "directpred", "directpred_released", "directcopy", "least_squares"] = "gradient"
     """How a linear predictor is set."""
+    average: Literal["moving", "simple"] = "moving"
+    """Of a rule's correlations: with a memory, or over all batches so far."""
+    partitions: int = 0
+    """Random planes that cut the embeddings in two, each half with a matrix of its own, set by the rule in every step;
+    0: one matrix for all."""
+    predictor_steps: int = 1
+    """Steps of the predictor on a batch, the last together with the encoder's."""
     system: Literal["sg", "ema", "objective", "mixed"] = "ema"
     """Stop gradient, moving average, plain objective, or a mixture of objective and moving average."""
     loss: Literal["normalised", "euclidean"] = "normalised"
@@ -84,6 +91,7 @@ class Recipe:
             yes_or_no(name, getattr(self, name))
         one_of("predictor", self.predictor, PREDICTORS)
         one_of("rule", self.rule, RULES)
+        one_of("average", self.average, ("moving", "simple"))
         one_of("system", self.system, TRAINED)
         one_of("loss", self.loss, LOSSES)
         one_of("optimizer", self.optimizer, ("sgd", "adamw"))
@@ -93,10 +101,11 @@ class Recipe:
             whole_number(name, getattr(self, name), high=10_000)
         whole_number("steps", self.steps)
         whole_number("batch", self.batch, low=2)
+        whole_number("partitions", self.partitions, low=0, high=1000)
+        whole_number("predictor_steps", self.predictor_steps, high=1000)
         number("momentum", self.momentum, low=0, high=1)
         number("warmup", self.warmup, low=0, high=1)
-        if self.rule != "gradient" and self.predictor not in ("linear", "linear_bias"):
-            raise ValueError(f"rule: {self.rule} sets a linear predictor, got predictor {self.predictor!r}")
+        self._check_predictor()
         if self.masked != (self.predictor == "vit") or (self.masked and self.encoder != "vit"):
             raise ValueError("masked: masked prediction needs encoder vit and predictor vit, and they need it")
         if self.encoder == "vit" and self.projector == "none" and self.embedding != self.width:
@@ -105,6 +114,17 @@ class Recipe:
             raise ValueError("projector: masked prediction compares the encoder's own tokens; expected 'none'")
         if self.encoder == "vit" and self.width % self.heads:
             raise ValueError(f"heads: expected a divisor of width = {self.width}, got {self.heads}")
+
+    def _check_predictor(self) -> None:
+        """What sets or moves the predictor fits it."""
+        if self.rule != "gradient" and self.predictor not in ("linear", "linear_bias"):
+            raise ValueError(f"rule: {self.rule} sets a linear predictor, got predictor {self.predictor!r}")
+        if self.average != "moving" and self.rule == "gradient":
+            raise ValueError("average: it belongs to a rule that sets the predictor")
+        if self.partitions and not (self.rule.startswith("direct") and self.predictor == "linear"):
+            raise ValueError("partitions: they belong to rule directpred or directcopy, predictor linear")
+        if self.predictor_steps > 1 and (self.rule != "gradient" or self.predictor == "none"):
+            raise ValueError("predictor_steps: they belong to a predictor that is learnt, rule gradient")
 
     @property
     def has_teacher(self) -> bool:
@@ -197,8 +217,8 @@ class Knobs(eqx.Module):
             "symmetrise": (recipe.predictor not in ("none", "vit"), "a linear or mlp predictor"),
             "epsilon": (ruled and recipe.rule != "least_squares", "rule directpred or directcopy"),
             "offset": (recipe.rule.startswith("directpred"), "rule directpred"),
-            "memory": (ruled, "a rule that sets the predictor"),
-            "every": (ruled, "a rule that sets the predictor"),
+            "memory": (ruled and recipe.average == "moving", "a rule that sets the predictor, average moving"),
+            "every": (ruled and not recipe.partitions, "a rule that sets the predictor, without partitions"),
         }
         for name, (has_part, words) in needed.items():
             if not has_part and getattr(self, name) != getattr(Knobs, name):
@@ -221,15 +241,18 @@ def optimizers(recipe: Recipe, knobs: Knobs) -> tuple[optax.GradientTransformati
     """
     shape = _schedule(recipe)
 
-    def one(lr: Any, decay: Any):
+    def one(lr: Any, decay: Any, per_step: int = 1):
         # optax's schedules are in single precision, whatever the parameters are.
-        rate = optax.scale_by_schedule(lambda count: -lr * jnp.asarray(shape(count), jnp.zeros(()).dtype))
+        rate = optax.scale_by_schedule(
+            lambda count: -lr * jnp.asarray(shape(jnp.asarray(count) // per_step), jnp.zeros(()).dtype)
+        )
         if recipe.optimizer == "sgd":
             return optax.chain(optax.add_decayed_weights(decay), optax.trace(recipe.momentum), rate)
         return optax.chain(optax.scale_by_adam(), optax.add_decayed_weights(decay), rate)
 
     ratio = knobs.predictor_lr_ratio
-    return one(knobs.lr, knobs.weight_decay), one(ratio * knobs.lr, knobs.predictor_weight_decay / ratio)
+    predictor = one(ratio * knobs.lr, knobs.predictor_weight_decay / ratio, recipe.predictor_steps)
+    return one(knobs.lr, knobs.weight_decay), predictor
 
 
 def _schedule(recipe: Recipe) -> optax.Schedule:

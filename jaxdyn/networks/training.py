@@ -14,11 +14,11 @@ import optax
 from jaxtyping import Array, Bool, Float, Integer, PRNGKeyArray
 
 from ..data.base import Split
-from ..systems.direct import DirectCopy, DirectPred, LeastSquares
 from .encoders import Encoder, build_encoder, vit_patch
 from .layers import BATCH
-from .predictors import LinearPredictor, Predictor, build_predictor
+from .predictors import Predictor, build_predictor
 from .recipe import Knobs, Recipe, moved_average, optimizers, teacher_decay
+from .rules import Estimates, no_estimates, set_predictor
 
 
 class Network(NamedTuple):
@@ -31,8 +31,8 @@ class Network(NamedTuple):
 class State(NamedTuple):
     """All that a run carries from step to step; arrays alone, `static` parts live in `Trainer`.
 
-    student: θ and ψ; teacher: ξ; *_stats: batch statistics; optimizer: of encoder and predictor; correlation and
-    cross: F̂ and Ĝ [n, n] of a rule ([0, 0] without one); step: number of steps taken.
+    student: θ and ψ; teacher: ξ; *_stats: batch statistics; optimizer: of encoder and predictor; estimates: of a
+    rule; step: number of steps taken.
     """
 
     student: Any
@@ -40,8 +40,7 @@ class State(NamedTuple):
     student_stats: Any
     teacher_stats: Any
     optimizer: Any
-    correlation: Array
-    cross: Array
+    estimates: Estimates
     step: Integer[Array, ""]
 
 
@@ -82,7 +81,10 @@ def build(recipe: Recipe, shape: tuple[int, ...], key: PRNGKeyArray) -> tuple[Ne
             patch=recipe.patch, projector=recipe.projector, hidden=recipe.hidden, pooled=not recipe.masked,
             key=first,
         )  # fmt: skip
-        return Network(encoder, build_predictor(recipe.predictor, recipe.embedding, tokens=tokens, key=second))
+        predictor = build_predictor(
+            recipe.predictor, recipe.embedding, tokens=tokens, partitions=recipe.partitions, key=second
+        )
+        return Network(encoder, predictor)
 
     return eqx.nn.make_with_state(make)(key)
 
@@ -99,10 +101,9 @@ def initial(program: Trainer, knobs: Knobs, key: PRNGKeyArray) -> State:
     network, stats = build(program.recipe, program.shape, jax.random.fold_in(key, 2**31 - 4))
     student = eqx.filter(network, eqx.is_inexact_array)
     first, second = optimizers(program.recipe, knobs)
-    n = program.recipe.embedding if program.recipe.rule != "gradient" else 0
-    zero = jnp.zeros((n, n))
     memory = (first.init(student.encoder), second.init(student.predictor))
-    return State(student, student.encoder, stats, stats, memory, zero, zero, jnp.zeros((), jnp.int32))
+    none = no_estimates(program.recipe)
+    return State(student, student.encoder, stats, stats, memory, none, jnp.zeros((), jnp.int32))
 
 
 def draw(program: Trainer, data: Split, key: PRNGKeyArray, count: int) -> Batch:
@@ -172,26 +173,47 @@ def unit(x: Array) -> Array:
     return x * jax.lax.rsqrt(jnp.sum(x**2, -1, keepdims=True) + 1e-12)
 
 
+class _Embedded(NamedTuple):
+    """Embeddings of a batch: of the views that predict, of the teacher's and the student's own targets."""
+
+    fs: list[Array]
+    vs: list[Array]
+    own: list[Array]
+    student_stats: Any
+    teacher_stats: Any
+
+
 class _Outcome(NamedTuple):
-    """What a loss leaves behind beside its value."""
+    """What a loss leaves behind beside its value; `predictor` is what a rule made, or None."""
 
     student_stats: Any
     teacher_stats: Any
-    correlation: Array
-    cross: Array
-    weight: Any
+    estimates: Estimates
+    predictor: Any
 
 
 def loss(program: Trainer, student: Any, state: State, knobs: Knobs, batch: Batch) -> tuple[Array, _Outcome]:
     """The training loss at `student`, whose gradient in it is the method's update direction."""
-    recipe, network, hidden = program.recipe, program.network(student), batch.visible
+    recipe, network = program.recipe, program.network(student)
+    seen = _embedded(program, network.encoder, state, batch)
+    estimates, made, predictor = state.estimates, None, network.predictor
+    if recipe.rule != "gradient":
+        estimates, made = set_predictor(
+            recipe, knobs, state.step, state.estimates, predictor, seen.fs, seen.vs or seen.own
+        )
+        predictor = _chosen(state, knobs, made, predictor)
+    value, stats = _compared(program, predictor, seen, knobs, batch)
+    return value, _Outcome(stats, seen.teacher_stats, estimates, made)
+
+
+def _embedded(program: Trainer, encoder: Any, state: State, batch: Batch) -> _Embedded:
+    recipe, hidden = program.recipe, batch.visible
     two_way = recipe.both_sides and not recipe.masked
     sources, targets = ([batch.x, batch.y], [batch.y, batch.x]) if two_way else ([batch.x], [batch.y])
     stats, teacher_stats = _copied(state.student_stats), _copied(state.teacher_stats)
-    correlation, cross, weight = state.correlation, state.cross, None
     fs, vs, own = [], [], []
     for view in sources:
-        _, f, stats = embed(network.encoder, stats, view, hidden)
+        _, f, stats = embed(encoder, stats, view, hidden)
         fs.append(f)
     if recipe.has_teacher:
         teacher = eqx.combine(state.teacher, program.static.encoder)
@@ -201,42 +223,34 @@ def loss(program: Trainer, student: Any, state: State, knobs: Knobs, batch: Batc
     if recipe.has_objective:
         own = fs[::-1]
         if not two_way:
-            _, f, stats = embed(network.encoder, stats, targets[0])
+            _, f, stats = embed(encoder, stats, targets[0])
             own = [f]
-    predictor = network.predictor
-    if recipe.rule != "gradient":
-        correlation, cross, weight = _rule(recipe, state, knobs, fs, vs or own)
-        assert isinstance(predictor, LinearPredictor)  # `Recipe` saw to it
-        chosen = jnp.where(state.step % knobs.every == 0, weight, predictor.weight)
-        predictor = eqx.tree_at(lambda p: p.weight, predictor, chosen)
+    return _Embedded(fs, vs, own, stats, teacher_stats)
+
+
+def _compared(program: Trainer, predictor: Any, seen: _Embedded, knobs: Knobs, batch: Batch) -> tuple[Array, Any]:
+    """The loss of these embeddings, and the student's statistics after it."""
+    recipe, hidden, stats = program.recipe, batch.visible, _copied(seen.student_stats)
     share = {"objective": 1.0, "mixed": knobs.objective_share}.get(recipe.system, 0.0)
     value = jnp.zeros(())
-    for i, f in enumerate(fs):
+    for i, f in enumerate(seen.fs):
         u, stats = predict(predictor, stats, f, hidden)
         if recipe.has_teacher:
-            value += (1 - share) * discrepancy(recipe, u, vs[i], hidden)
+            value += (1 - share) * discrepancy(recipe, u, seen.vs[i], hidden)
         if recipe.has_objective:
-            value += share * discrepancy(recipe, u, own[i], hidden)
-    return value / len(fs), _Outcome(stats, teacher_stats, correlation, cross, weight)
+            value += share * discrepancy(recipe, u, seen.own[i], hidden)
+    return value / len(seen.fs), stats
 
 
-def _rule(
-    recipe: Recipe, state: State, knobs: Knobs, embeddings: list[Any], targets: list[Any]
-) -> tuple[Array, Array, Array]:
-    """F̂, Ĝ with this batch (T eq 19), and the predictor that the rule makes of them; no gradient goes through."""
-    embeddings, targets = jax.lax.stop_gradient((embeddings, targets))
-    remember = lambda old, new: knobs.memory * old + (1 - knobs.memory) * new  # noqa: E731
-    size = sum(f.shape[0] for f in embeddings)
-    correlation = remember(state.correlation, sum(f.T @ f for f in embeddings) / size)
-    cross = remember(state.cross, sum(v.T @ f for v, f in zip(targets, embeddings, strict=True)) / size)
-    if recipe.rule == "directcopy":
-        rule = eqx.tree_at(lambda r: r.epsilon, DirectCopy(0.0), knobs.epsilon)
-    elif recipe.rule == "least_squares":
-        rule = LeastSquares(1e-3)
-    else:
-        plain = DirectPred(0.0, recipe.rule == "directpred_released", 0.0)
-        rule = eqx.tree_at(lambda r: (r.epsilon, r.offset), plain, (knobs.epsilon, knobs.offset))
-    return correlation, cross, rule(correlation, cross)
+def _chosen(state: State, knobs: Knobs, made: Any, learnt: Any) -> Any:
+    """What a rule made in the steps in which it sets the predictor, else what was learnt; a bias is always learnt."""
+    now = state.step % knobs.every == 0
+    chosen = jax.tree.map(
+        lambda a, b: jnp.where(now, a, b), *(eqx.filter(each, eqx.is_array) for each in (made, learnt))
+    )
+    if getattr(learnt, "bias", None) is not None:
+        chosen = eqx.tree_at(lambda p: p.bias, chosen, learnt.bias)
+    return eqx.combine(chosen, learnt)
 
 
 class Moved(NamedTuple):
@@ -251,31 +265,58 @@ class Moved(NamedTuple):
 def step(program: Trainer, state: State, knobs: Knobs, batch: Batch) -> tuple[State, Moved]:
     """One training step of one run."""
     recipe = program.recipe
+    begun, state = state, _predicted_more(program, state, knobs, batch)
     (value, after), gradient = jax.value_and_grad(lambda s: loss(program, s, state, knobs, batch), has_aux=True)(
         state.student
     )
-    first, second = optimizers(recipe, knobs)
+    first, _ = optimizers(recipe, knobs)
     change, memory = first.update(gradient.encoder, state.optimizer[0], state.student.encoder)
     encoder = eqx.apply_updates(state.student.encoder, change)
-    change, predictor_memory = second.update(gradient.predictor, state.optimizer[1], state.student.predictor)
-    predictor = eqx.apply_updates(state.student.predictor, change)
-    if after.weight is not None:
-        set_now = jnp.where(state.step % knobs.every == 0, after.weight, predictor.weight)
-        predictor = eqx.tree_at(lambda p: p.weight, predictor, set_now)
-    if recipe.predictor not in ("none", "vit"):
-        even = eqx.combine(predictor, program.static.predictor).symmetrised()
-        even = eqx.filter(even, eqx.is_inexact_array)
-        predictor = jax.tree.map(lambda a, b: jnp.where(knobs.symmetrise > 0, b, a), predictor, even)
+    predictor, predictor_memory = _predictor_moved(program, knobs, gradient.predictor, state, after.predictor)
     teacher = state.teacher
     if recipe.has_teacher:
         teacher = moved_average(teacher_decay(recipe, knobs, state.step), teacher, encoder)
     student = Network(encoder, predictor)
-    pairs = ((encoder, state.student.encoder), (predictor, state.student.predictor), (teacher, state.teacher))
+    pairs = ((encoder, begun.student.encoder), (predictor, begun.student.predictor), (teacher, begun.teacher))
     moved = Moved(value, *(optax.tree.norm(optax.tree.sub(new, old)) for new, old in pairs))
     return State(
         student, teacher, after.student_stats, after.teacher_stats, (memory, predictor_memory),
-        after.correlation, after.cross, state.step + 1,
+        after.estimates, state.step + 1,
     ), moved  # fmt: skip
+
+
+def _predictor_moved(program: Trainer, knobs: Knobs, gradient: Any, state: State, made: Any) -> tuple[Any, Any]:
+    """The predictor and its optimizer's memory after a gradient step, a rule and the symmetry, whichever apply."""
+    _, optimizer = optimizers(program.recipe, knobs)
+    change, memory = optimizer.update(gradient, state.optimizer[1], state.student.predictor)
+    predictor = eqx.apply_updates(state.student.predictor, change)
+    if made is not None:
+        predictor = _chosen(state, knobs, made, predictor)
+        predictor = eqx.filter(predictor, eqx.is_inexact_array)
+    if program.recipe.predictor not in ("none", "vit"):
+        even = eqx.combine(predictor, program.static.predictor).symmetrised()
+        even = eqx.filter(even, eqx.is_inexact_array)
+        predictor = jax.tree.map(lambda a, b: jnp.where(knobs.symmetrise > 0, b, a), predictor, even)
+    return predictor, memory
+
+
+def _predicted_more(program: Trainer, state: State, knobs: Knobs, batch: Batch) -> State:
+    """The state after the predictor's steps that are its own: the encoder, the teacher and the batch are held."""
+    if program.recipe.predictor_steps == 1:
+        return state
+    encoder = eqx.combine(state.student.encoder, program.static.encoder)
+    seen = _embedded(program, encoder, state, batch)
+
+    def value(predictor: Any):
+        return _compared(program, eqx.combine(predictor, program.static.predictor), seen, knobs, batch)[0]
+
+    def one(state: State, _):
+        gradient = jax.grad(value)(state.student.predictor)
+        predictor, memory = _predictor_moved(program, knobs, gradient, state, None)
+        student = Network(state.student.encoder, predictor)
+        return state._replace(student=student, optimizer=(state.optimizer[0], memory)), None
+
+    return jax.lax.scan(one, state, length=program.recipe.predictor_steps - 1)[0]
 
 
 @eqx.filter_jit

@@ -40,7 +40,7 @@ def tries():
 # Words that mean something: where a number may be zero or negative, and what is looked up only later.
 ZERO = {"encoder", "predictor", "tau", "weight_decay", "predictor_weight_decay", "ema_decay", "ema_rate", "seed",
         "n_trials", "shift", "contrast", "brightness", "noise", "cutout", "momentum", "warmup", "objective_share",
-        "symmetrise", "epsilon", "offset", "memory"}  # fmt: skip
+        "symmetrise", "epsilon", "offset", "memory", "partitions"}  # fmt: skip
 NEGATIVE = {"encoder", "predictor", "tau", "offset"}
 NAMES = {"out", "views", "moments", "data", "checkpoint", "only", "set"}
 

@@ -87,6 +87,9 @@ def _made_up(id, accuracy):
         ("T-Tbl3", "T-Tbl3", lambda c: (0.3 if "no EMA" in c.row else 0.77) if "sym" in c.column else 0.75),
         ("T-Tbl5-networks", "T-Tbl5", lambda c: 0.8 if "η_s = 0" in c.column and "η_p >" in c.column else 0.3),
         ("T-Tbl6", "T-Tbl6", lambda c: {"ε = 0.5": 0.76, "EMA": 0.7}.get(c.column, 0.78)),
+        ("T-partitions", "T-partitions", lambda c: 0.75 if c.column == "DirectPred" else 0.78),
+        ("T-more-steps", "T-more-steps", lambda c: 0.8 if c.row == "regular, EMA" else 0.78 if c.column[0] in "25" and
+         "20" not in c.column else 0.7),
         ("T-Tbl7", "T-Tbl7", lambda c: (0.5 if "1" in c.row else 0.7) if "= 0." in c.column else 0.8),
         ("T-Tbl8", "T-Tbl8", lambda c: {"gradient": 0.7, "DirectPred": 0.8}.get(c.row, 0.82)),
         ("T-Tbl9", "T-Tbl9", lambda c: 0.6 if c.column == "linear" else 0.7),

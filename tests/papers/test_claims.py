@@ -38,7 +38,7 @@ EXPECTED = {
 
 # Minutes of training each; test_ablations.py judges them on short runs and on made-up numbers.
 TRAINED = {f"T-Tbl{number}" for number in (1, 2, 3, 6, 7, 8, 9)} | {"T-Tbl5-networks", "T-Fig2", "T-Fig6"}
-TRAINED |= {"T-Fig6-patches", "P-Fig2", "P-3.1", "P-3.2-networks", "P-4.3-networks"}
+TRAINED |= {"T-partitions", "T-more-steps", "T-Fig6-patches", "P-Fig2", "P-3.1", "P-3.2-networks", "P-4.3-networks"}
 
 
 def breaks(id):

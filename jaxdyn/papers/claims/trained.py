@@ -157,8 +157,8 @@ trained("T-Fig6-patches", source="T Figure 6", statement="Without EMA a symmetri
         "α_p > 1 (patches of photographs).")(_fast_predictor)  # fmt: skip
 
 
-@trained("T-Tbl6", source="T Table 6", statement="DirectPred is better than gradients on a linear predictor, ρ makes "
-         "little difference, ε = 0.1 is better than 0.5.")  # fmt: skip
+@trained("T-Tbl6", source="T Table 6", statement="DirectPred is better than gradients on a linear predictor, ρ and "
+         "moving or simple averages make little difference, ε = 0.1 is better than 0.5.")  # fmt: skip
 def boosts(cells: Cells) -> list[Question]:
     found = []
     for row in ("ρ = 0.3", "ρ = 0.5"):
@@ -168,7 +168,9 @@ def boosts(cells: Cells) -> list[Question]:
     for epsilon in ("ε = 0", "ε = 0.01", "ε = 0.1"):
         found.append(cells.above(f"{epsilon}: ρ = 0.3 and 0.5 alike", ("ρ = 0.3", epsilon), ("ρ = 0.5", epsilon),
                                  margin=NEAR, alike=True))  # fmt: skip
-    return found
+    return found + [cells.above(f"{epsilon}: ρ = 0.3 and the simple average alike", ("ρ = 0.3", epsilon),
+                                ("simple average", epsilon), margin=NEAR, alike=True)
+                    for epsilon in ("ε = 0", "ε = 0.1")]  # fmt: skip
 
 
 @trained("T-Tbl7", source="T Table 7", statement="With p = √max(s − c, 0) small negative c does no harm, whatever its "
@@ -204,6 +206,32 @@ def predictors(cells: Cells) -> list[Question]:
         cells.above("two layers above linear", two, one),
         cells.above("DirectPred above linear", direct, one),
         cells.above("DirectPred about as good as two layers", direct, two, margin=NEAR, alike=True),
+    ]
+
+
+@trained("T-partitions", source="T §4, below Table 7", statement="Feature-dependent DirectPred, with 6 random "
+         "partitions, is better than DirectPred and closes the gap to a predictor of two layers.")  # fmt: skip
+def partitions(cells: Cells) -> list[Question]:
+    direct, cut, two = (("EMA", name) for name in ("DirectPred", "6 partitions", "two layers"))
+    return [
+        cells.above("two layers above DirectPred: there is a gap", two, direct),
+        cells.above("6 partitions above DirectPred", cut, direct),
+        cells.above("6 partitions about as good as two layers", cut, two, margin=NEAR, alike=True),
+    ]
+
+
+@trained("T-more-steps", source="T §1, on BYOL and SimSiam", statement="Without EMA training works if the predictor is "
+         "updated more often than the encoder, slightly less well than with EMA; updated too often it is "
+         "worse.")  # fmt: skip
+def more_steps(cells: Cells) -> list[Question]:
+    row, ema = "regular, no EMA", ("regular, EMA", "1 a step")
+    return [
+        cells.above("regular: 2 steps of the predictor above 1", (row, "2 a step"), (row, "1 a step")),
+        cells.above("regular: 5 above 1", (row, "5 a step"), (row, "1 a step")),
+        cells.above("symmetric: 5 above 1", ("sym, no EMA", "5 a step"), ("sym, no EMA", "1 a step")),
+        cells.above("regular: with EMA above 5 steps without", ema, (row, "5 a step")),
+        cells.above("… slightly", ema, (row, "5 a step"), margin=NEAR, alike=True),
+        cells.above("too often: 5 above 20", (row, "5 a step"), (row, "20 a step")),
     ]
 
 

@@ -1,6 +1,5 @@
 """The tables' cells trained: what several cells share once, how many seeds each needs, finished parts kept on disk."""
 
-import functools
 import hashlib
 import io
 import json
@@ -18,6 +17,7 @@ from ...data import load_dataset
 from ...data.base import Dataset, Split
 from ...networks.recipe import Knobs, Recipe
 from ...networks.train import train
+from ...provenance import sources_of
 from ...storage import write_text
 from .ablations import TABLES, Cell, Table, at_cells
 from .pilot import FILE, PILOT_SEEDS, planned_seeds
@@ -151,14 +151,9 @@ def _read(path: Path) -> xr.Dataset | None:
     return xr.load_dataset(io.BytesIO(content[32:]), engine="scipy")
 
 
-@functools.cache
 def _sources() -> str:
-    """A digest of the code that decides what a training gives."""
-    root, total = Path(__file__).resolve().parents[2], hashlib.sha256()
-    rooms = [root / room for room in ("analysis", "data", "networks", "systems", "papers/tables")]
-    for path in sorted([*root.glob("*.py"), *(path for room in rooms for path in room.rglob("*.py"))]):
-        total.update(path.read_bytes())
-    return total.hexdigest()
+    """A digest of the code that decides what a training gives; what a table asks for is part of the settings."""
+    return sources_of("networks.train", "data")
 
 
 def _trained(job: _Job, chunk: list[Knobs], seeds: range, fast: bool, report: Progress | None) -> xr.Dataset:
