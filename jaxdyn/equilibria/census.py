@@ -44,9 +44,10 @@ def equilibria(
 ) -> Equilibria:
     """Every equilibrium of SG or EMA on these moments, up to O(n), with its stability.
 
-    Complete for m <= 4 unless the answer says otherwise; for larger m the origin and rank one are complete and
-    the rest is a search, labelled as such. Computed in float64 on the CPU's side of JAX; EMA has the equilibria
-    of SG (C = A), with its own stability. The plain objective has the origin alone (P Lemma 4.3).
+    Complete for m <= 4 unless the answer says otherwise (see `Completeness` for how sure that is); for larger m
+    the origin and rank one are complete and the rest is a search, labelled as such. Computed in float64 on the
+    CPU's side of JAX; EMA has the equilibria of SG (C = A), with its own stability. The plain objective has the
+    origin alone (P Lemma 4.3).
 
     Args:
         system: `StopGradient`, `MovingAverage` or `Objective`, with positive weight decays.
@@ -247,11 +248,10 @@ class Problem:
                     f"rank {rank}: {paths.infinite} of {paths.started} solutions seem infinite (X is nearly "
                     "singular or a multiple of I, or λ tiny): large equilibria may be missing"
                 )
-            if not paths.confirmed and rank:
+            if paths.starts and rank:
                 notes.append(f"rank {rank}: {paths.check}")
-        complete = all(stratum.complete for stratum in strata.values())
         evidence = {rank: stratum.paths for rank, stratum in strata.items()}
-        return Equilibria(tuple(items), complete, evidence, tuple(notes), self.system, self.moments, n, lr)
+        return Equilibria(tuple(items), evidence, tuple(notes), self.system, self.moments, n, lr)
 
     def _lift(self, gram: np.ndarray, rank: int, n: int) -> Equilibrium:
         s = self.basis @ gram @ self.basis.T * float(self.reduced.unit)

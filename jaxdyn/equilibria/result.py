@@ -3,6 +3,7 @@
 import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,10 +22,29 @@ else:
     xr = lazy_loader.load("xarray")  # a quarter of a second, which most censuses need not wait for
 
 
+class Completeness(IntEnum):
+    """How sure it is that no equilibrium is missing, the surest first.
+
+    PROVED: there are as many starts as the equations have solutions, which is known from elsewhere (rank one from a
+    pencil of matrices; else by Gröbner bases over a prime field, or all paths of a total degree), and every path was
+    followed to an end of its own, though in floating point. MONODROMY: as many as many random loops of the moments
+    found. SEARCH: what random starts found. MISSED: paths were lost or are undecided, see the notes.
+    """
+
+    PROVED = 0
+    MONODROMY = 1
+    SEARCH = 2
+    MISSED = 3
+
+    def __str__(self) -> str:
+        return ("complete: proved", "complete: stable under monodromy", "a search, which may have missed some",
+                "NOT complete")[self]  # fmt: skip
+
+
 class Paths(NamedTuple):
     """Completeness evidence: paths started, and how many ended at a regular solution, at infinity, singular, failed.
 
-    `check` says what confirms that the start was complete, and whether it did.
+    `check` says what confirms that the starts were complete, and `starts` how sure they are.
     """
 
     started: int
@@ -33,7 +53,18 @@ class Paths(NamedTuple):
     singular: int
     failed: int
     check: str
-    confirmed: bool
+    starts: Completeness
+
+    @property
+    def completeness(self) -> Completeness:
+        """That of the starts, if every path has an end of its own."""
+        # For most X no solution is at infinity: a path that seems to end there may be one that was lost.
+        lost = self.starts < Completeness.SEARCH and (self.failed or self.singular or self.infinite)
+        return Completeness.MISSED if lost else self.starts
+
+    def __str__(self) -> str:
+        return (f"{self.started} paths: {self.finite} finite, {self.infinite} at infinity, {self.singular} singular, "
+                f"{self.failed} failed; start: {self.check}")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -102,13 +133,11 @@ class Equilibrium:
 class Equilibria(Sequence[Equilibrium]):
     """All equilibria that were found, the origin first, then by rank and size; and how complete they are.
 
-    `complete` promises that none is missing: every path of every rank was followed to its end, and an
-    independent check confirmed the starts. Otherwise `notes` say why not. `paths` is the evidence for
-    each rank.
+    `completeness` says how sure it is that none is missing, the least of all ranks'; `notes` say why it is
+    less than proved; `paths` is the evidence for each rank.
     """
 
     items: tuple[Equilibrium, ...]
-    complete: bool
     paths: dict[int, Paths]
     notes: tuple[str, ...]
     system: Siamese
@@ -124,6 +153,16 @@ class Equilibria(Sequence[Equilibrium]):
 
     def __iter__(self) -> Iterator[Equilibrium]:
         return iter(self.items)
+
+    @property
+    def completeness(self) -> Completeness:
+        """The weakest of all ranks; the origin always is one."""
+        return max((paths.completeness for paths in self.paths.values()), default=Completeness.PROVED)
+
+    @property
+    def complete(self) -> bool:
+        """Whether none is missing, proved or stable under monodromy."""
+        return self.completeness <= Completeness.MONODROMY
 
     @property
     def stable(self) -> tuple[Equilibrium, ...]:
@@ -176,13 +215,10 @@ def _table(found: Equilibria) -> str:
         line += f" {_of_step(item.procedure):12}" if steps else ""
         line += f" {item.certificate}" if proofs else ""
         lines.append(line.rstrip())
-    lines += ["-" * len(lines[1]), "complete" if found.complete else "NOT complete"]
+    lines += ["-" * len(lines[1]), str(found.completeness)]
     for rank, paths in found.paths.items():
-        lines.append(
-            f"  rank {rank}: {paths.started} paths: {paths.finite} finite, {paths.infinite} at infinity, "
-            f"{paths.singular} singular, {paths.failed} failed"
-        )
-        lines.append(f"          start: {paths.check}")
+        ends, check = str(paths).split("; ", 1)
+        lines += [f"  rank {rank}: {ends}", f"          {check}"]
     lines += [f"  note: {note}" for note in found.notes]
     return "\n".join(lines)
 
@@ -225,8 +261,9 @@ def _dataset(found: Equilibria) -> "xr.Dataset":
     decay = [float(part) for part in found.system.weight_decay]
     settings = {"system": type(found.system).__name__, "weight_decay": decay, "n": n, "m": m, "lr": found.lr,
                 "predictor_lr_ratio": float(found.system.predictor_lr_ratio)}  # fmt: skip
-    evidence = "; ".join(f"rank {rank}: {paths._asdict()}" for rank, paths in found.paths.items())
-    attributes = {"title": "equilibria", "complete": int(found.complete), "paths": evidence,
+    evidence = "; ".join(f"rank {rank}: {paths}" for rank, paths in found.paths.items())
+    attributes = {"title": "equilibria", "complete": int(found.complete),
+                  "completeness": found.completeness.name.lower(), "paths": evidence,
                   "notes": "; ".join(found.notes)}  # fmt: skip
     return xr.Dataset(variables, attrs=attributes | provenance(
         settings=settings, precision="float64", devices=jax.local_devices()[:1]))  # fmt: skip

@@ -12,7 +12,7 @@ from ..engines.kept import Kept
 from ..moments import Moments
 from ..progress import Progress
 from ..systems.siamese import StopGradient, StudentState
-from .result import Paths
+from .result import Completeness, Paths
 from .strata import Stratum, refine, unequal
 
 STARTS = 400
@@ -44,9 +44,8 @@ def search(
         refined, trusted = refine(grams, rank, np.repeat(x[None], count, 0), np.repeat(y[None], count, 0))
         grams = unequal(refined[trusted])
         check = f"a search from {starts} starts, which may have missed some"
-        strata.append(
-            Stratum(rank, grams, grams.shape[0], Paths(starts, int(trusted.sum()), 0, 0, 0, check, False), False)
-        )
+        paths = Paths(starts, int(trusted.sum()), 0, 0, 0, check, Completeness.SEARCH)
+        strata.append(Stratum(rank, grams, grams.shape[0], paths))
     return strata
 
 

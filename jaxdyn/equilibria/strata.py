@@ -24,7 +24,7 @@ from .equations import pack, rank_one, symmetric, thin_student
 from .generic import Generic, generic_solutions, parameter_track
 from .homotopies import Diagonal
 from .paths import End
-from .result import Paths
+from .result import Completeness, Paths
 
 COMPLETE_UP_TO = 4  # m; beyond it only the origin and rank one are complete
 _TOLERANCES = (1e-2, 1e-2, 1e-3, 1e-4, 1e-6, 1e-6)  # of the attempts
@@ -33,13 +33,12 @@ _REAL = 1e-6
 
 
 class Stratum(NamedTuple):
-    """Equilibria of one rank of one problem: S [count, m, m], how many real S of any sign, the paths, completeness."""
+    """Equilibria of one rank of one problem: S [count, m, m], how many real S of any sign, the paths."""
 
     rank: int
     grams: np.ndarray
     real: int
     paths: Paths
-    complete: bool
 
 
 def paths_of(m: int, rank: int) -> int:
@@ -63,7 +62,7 @@ def solve_rank(xx: np.ndarray, yx: np.ndarray, rank: int, progress: Progress | N
             has_gaps = index in found and (found[index].ends != End.FINITE).any()
             found[index] = _united(found[index], ends) if has_gaps else _without_repetitions(ends)
         together = _Ends(*(np.stack(part) for part in zip(*(found[i] for i in todo), strict=True)))
-        answers = _gather(generic.paths.check, generic.paths.confirmed, xx[todo], yx[todo], rank, *together)
+        answers = _gather(generic.paths.check, generic.paths.starts, xx[todo], yx[todo], rank, *together)
         strata |= dict(zip(todo.tolist(), answers, strict=True))
         todo = np.array([i for i in todo if strata[i].paths.failed or strata[i].paths.infinite], int)
         if not todo.size:
@@ -143,7 +142,7 @@ def _united(known: _Ends, more: _Ends) -> _Ends:
 
 def _gather(
     check: str,
-    confirmed: bool,
+    starts: Completeness,
     xx: np.ndarray,
     yx: np.ndarray,
     rank: int,
@@ -178,11 +177,9 @@ def _gather(
         bad = min(max(jumped + lost, odd), counts[End.FINITE])
         paths = Paths(
             ends.shape[1], counts[End.FINITE] - bad, counts[End.INFINITE], counts[End.SINGULAR],
-            counts[End.FAILED] + bad, check, confirmed,
+            counts[End.FAILED] + bad, check, starts,
         )  # fmt: skip
-        # For most X no solution is at infinity: a path that seems to end there may be one that was lost.
-        complete = confirmed and paths.failed == paths.singular == paths.infinite == 0
-        strata.append(Stratum(rank, found, int(real[index].sum()), paths, complete))
+        strata.append(Stratum(rank, found, int(real[index].sum()), paths))
     return strata
 
 
@@ -221,7 +218,7 @@ def _solve_rank_one(xx: np.ndarray, yx: np.ndarray) -> list[Stratum]:
             np.abs(np.imag(kappa))[..., None, None] < 1e-8 * size[..., None, None], grams, grams + 1j * grams
         )
     condition = np.ones(ends.shape)  # eigenvalues are told apart by their gaps, above
-    return _gather("2m eigenpairs of a quadratic pencil", True, xx, yx, 1, pack(grams), ends, condition)
+    return _gather("2m eigenpairs of a quadratic pencil", Completeness.PROVED, xx, yx, 1, pack(grams), ends, condition)
 
 
 def _phase(vectors: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ from jaxdyn.equilibria.generic import (
 )
 from jaxdyn.equilibria.homotopies import Diagonal, Linearised, Parameters, TotalDegree
 from jaxdyn.equilibria.paths import End, track
+from jaxdyn.equilibria.result import Completeness
 from jaxdyn.linear import solve_linear
 
 COUNTS = {(2, 2): 6, (3, 2): 30, (3, 3): 24, (4, 2): 84, (4, 3): 288, (4, 4): 124}
@@ -29,7 +30,7 @@ COUNTS = {(2, 2): 6, (3, 2): 30, (3, 3): 24, (4, 2): 84, (4, 3): 288, (4, 4): 12
 def test_kept_solutions_solve_their_equations_and_are_distinct(m, rank):
     kept = generic_solutions(m, rank)
     assert len(kept.solutions) == COUNTS[m, rank] == kept.paths.finite
-    assert kept.paths.confirmed
+    assert kept.paths.starts is Completeness.PROVED
     assert kept.paths.failed == kept.paths.singular == 0
     assert residuals(kept, rank).max() < 1e-9
     assert len(distinct(kept.solutions)) == len(kept.solutions)
@@ -57,7 +58,7 @@ def test_monodromy_finds_what_the_pencil_finds():
 
 def test_monodromy_finds_the_kept_solutions_of_rank_two_again():
     anew, kept = compute_generic(3, 2), generic_solutions(3, 2)
-    assert anew.paths.confirmed
+    assert anew.paths.starts is Completeness.PROVED
     assert same_set(anew.solutions, kept.solutions)
 
 
