@@ -106,6 +106,19 @@ def outcome_map(ax: Axes, dataset: xr.Dataset, system: str) -> None:
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3, handletextpad=0.2, columnspacing=1.0)
 
 
+def parted_panel(ax: Axes, data: xr.Dataset) -> None:
+    """The plane of encoder and predictor: a separatrix, starts by where they end, the saddle and the outer sphere."""
+    a, b = data["start"].values.T
+    lives = data["lives"].values == 1
+    for mask, colour, marker, label in ((~lives, ORANGE, "s", "collapse"), (lives, BLUE, "o", "outer sphere")):
+        ax.plot(a[mask], b[mask], marker, color=colour, ms=2.2, alpha=0.7, mew=0, label=label)
+    ax.plot(*data["curve"].values.T, color=BLACK, lw=1.1, label="separatrix")
+    inner, outer = data["sphere"].values
+    ax.plot(*inner, "o", mfc="white", mec=BLACK, ms=5)
+    ax.plot(*outer, "o", color=BLACK, ms=5)
+    ax.set(xlim=(0, 1.5), ylim=(-1, 1), xlabel="encoder a", title=f"λ = {float(data['share']):g}·τ²/4ρ")
+
+
 def sensitivity_panels(axes: Sequence[Axes], dataset: xr.Dataset, published: dict[str, float]) -> None:
     """Outer-sphere percentage over the initial law: SG by n, EMA by n and by ema_decay; then pair against pair.
 

@@ -1,6 +1,7 @@
 """The registry, filled: importing this package registers every claim."""
 
 from . import (
+    collapse,
     cycles,
     equilibria,
     existence,
@@ -14,6 +15,7 @@ from . import (
     tian_matrices,
     tian_modes,
     tian_observations,
+    tian_principal,
     tian_theorems,
     trained,
 )
@@ -27,6 +29,7 @@ __all__ = [
     "Judgement",
     "Result",
     "Row",
+    "collapse",
     "cycles",
     "equilibria",
     "existence",
@@ -40,6 +43,7 @@ __all__ = [
     "tian_matrices",
     "tian_modes",
     "tian_observations",
+    "tian_principal",
     "tian_theorems",
     "trained",
 ]

@@ -1,10 +1,10 @@
 """All pictures by id."""
 
-from . import equilibria, foundation, matrices, modes, observations
+from . import decays, equilibria, foundation, matrices, modes, observations, parted
 from .base import Picture
 
 PICTURES: dict[str, Picture] = {
     picture.id: picture
-    for module in (foundation, equilibria, modes, matrices, observations)
+    for module in (foundation, equilibria, parted, modes, matrices, decays, observations)
     for picture in module.PICTURES
 }
