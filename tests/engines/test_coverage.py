@@ -13,8 +13,8 @@ from jax.extend.core import primitives
 from jaxdyn.engines.fused.derived import DERIVED
 from jaxdyn.engines.fused.elementwise import ELEMENTWISE
 from jaxdyn.engines.fused.engine import supports
-from jaxdyn.engines.fused.rules import RULES
 from jaxdyn.engines.fused.scalarise import CALLS
+from jaxdyn.engines.fused.translations import RULES
 
 PAGE = Path(__file__).parents[2] / "docs" / "engine.md"
 OWN = ELEMENTWISE | set(RULES) | set(DERIVED) | CALLS

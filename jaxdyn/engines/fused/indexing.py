@@ -12,7 +12,7 @@ import numpy as np
 
 from .elementwise import Places
 from .expressions import Graph, Unsupported
-from .rules import rule, type_of
+from .translations import rule, type_of
 
 _CHOICES = 60_000  # nodes of one equation's choices
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from .expressions import Unsupported
 from .pairs import is_pair
-from .rules import type_of
+from .translations import type_of
 from .vectors import size_of
 
 

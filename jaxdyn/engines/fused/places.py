@@ -9,7 +9,7 @@ import numpy as np
 
 from .expressions import Graph, Unsupported
 from .pairs import PARTS, is_pair
-from .rules import type_of
+from .translations import type_of
 from .vectors import Code, emit, size_of
 
 Index = tuple[Any, ...]  # of an element: numbers, or names of loop counters in the code

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .places import Memory, Workspace, loop, number, row_major
-from .rules import type_of
+from .translations import type_of
 from .vectors import Code
 
 

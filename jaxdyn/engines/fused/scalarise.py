@@ -17,7 +17,7 @@ from .elementwise import ELEMENTWISE, Places, elementwise, tree
 from .expressions import Graph, Unsupported
 from .indexing import choose
 from .pairs import PARTS, is_pair
-from .rules import RULES, constant_places, literal, rule, type_of
+from .translations import RULES, constant_places, literal, rule, type_of
 
 
 def trace(function: Callable[..., Any], *examples: Any) -> tuple[Any, Any]:

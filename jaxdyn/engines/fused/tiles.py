@@ -19,8 +19,8 @@ from .expressions import Graph, TooLarge, Unsupported
 from .pairs import is_pair
 from .places import Both, Constant, Index, Lazy, Memory, Value, Workspace, loop, row_major
 from .products import Products
-from .rules import RULES, constant_places, literal, type_of
 from .scalarise import apply_rule, inner_jaxpr, needed
+from .translations import RULES, constant_places, literal, type_of
 from .vectors import Code
 
 _DEPTH = 64  # terms of a sum that are written out
