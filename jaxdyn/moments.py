@@ -116,7 +116,7 @@ class Moments(eqx.Module):
     @classmethod
     @in_float64_unless_traced
     def scalar(cls, rho: ScalarLike, tau: ScalarLike, target: ScalarLike | None = None) -> "Moments":
-        """m = 1: E[x²] = `rho`, E[yx] = `tau`, E[y²] = `target` (P §4.3).
+        """m = 1: E[x²] = `rho`, E[yx] = `tau`, E[y²] = `target` (P §4).
 
         Without `target`, yy is the smallest value not below `rho` for which the views exist,
         max(ρ, τ²/ρ): views of equal power where that is possible. (ρ = 0 with τ ≠ 0 has no such

@@ -34,6 +34,14 @@ def test_a_changed_source_is_another_digest(monkeypatch):
     assert before == provenance.sources_of("networks.train", "data")
     provenance.sources_of.cache_clear()
     real = provenance._reached
-    monkeypatch.setattr(provenance, "_reached", lambda modules: real(modules) | {"jaxdyn.linear": b"one byte more"})
+    monkeypatch.setattr(provenance, "_reached", lambda modules: real(modules) | {"jaxdyn.linear": b"one = 1"})
     assert running._sources() != before
     provenance.sources_of.cache_clear()
+
+
+def test_what_is_said_is_no_source():
+    plain = b"def f(x):\n    return x + 1\n"
+    told = b'"""About it."""\n\n\ndef f(x):\n    """And this."""\n    # more\n    return x + 1\n'
+    assert provenance._meaning(plain) == provenance._meaning(told)
+    assert provenance._meaning(plain) != provenance._meaning(plain.replace(b"1", b"2"))
+    assert provenance._meaning(b'"""Only words."""\n') == provenance._meaning(b"pass\n")

@@ -28,7 +28,7 @@ class Recipe:
     Raises:
         ValueError: naming the setting, what was expected and what came, and for parts that do not go together.
 
-    Source: T §4 and App. A (symmetrised losses, predictors, rules); P §6 (masked prediction).
+    Source: T §4 and App. A (symmetrised losses, predictors, rules); P §5 (masked prediction).
     """
 
     encoder: Literal["linear", "mlp", "conv", "vit"] = "conv"

@@ -242,7 +242,7 @@ class Objective(_StudentOnly):
 
     E itself never rises along the flow when α_p = 1.
 
-    Source: P §4.1; T Thm 2 (λ = 0).
+    Source: P §4; T Thm 2 (λ = 0).
     """
 
     def gradient(self, state: StudentState, moments: Moments) -> StudentState:

@@ -11,7 +11,7 @@ import pytest
 from jaxdyn.analysis import invariants
 from jaxdyn.engines import xla
 from jaxdyn.engines.fused import engine as fused
-from jaxdyn.papers.claims import CLAIMS, Judgement, cycles, linear, random_trials
+from jaxdyn.papers.claims import CLAIMS, Judgement, Result, cycles, linear, random_trials
 from jaxdyn.papers.claims import equilibria as census_claims
 from jaxdyn.papers.claims.base import Claim, claim
 from jaxdyn.papers.claims.telling import as_json, as_text
@@ -96,7 +96,7 @@ def few_draws(monkeypatch):
 
 
 @pytest.mark.slow  # everything is compiled anew for each broken formula, about 10 s each
-@pytest.mark.parametrize("id", ["P-balance", "P-4.11", "P-trials"])
+@pytest.mark.parametrize("id", ["P-balance", "P-4.11", "P-trials", "P-3.2"])
 def test_a_flipped_sign_in_the_field_turns_the_claim(id, monkeypatch, fresh_compilations, few_draws):
     def broken(self, state, teacher, moments):
         a, b = state.encoder, state.predictor
@@ -138,6 +138,7 @@ def test_the_census_claims_can_turn(monkeypatch, fresh_compilations, few_draws):
         patch.setattr(listing, "_one", blind)
         evidence = CLAIMS["P-4.10"].compute(True)
         assert (evidence.as_printed, evidence.as_it_holds) == (REPRODUCED, PARTLY_CONTRADICTED)
+        assert breaks("T-D1")
     with monkeypatch.context() as patch:
         patch.setattr(Equilibria, "stable", property(lambda self: ()))
         assert breaks("P-partial")
@@ -164,6 +165,27 @@ def test_a_wrong_energy_and_no_contraction_turn_their_claims(monkeypatch, fresh_
         patch.setattr(open_sets, "proved", lambda told: told["ema_rate"] is None)
         patch.setattr(open_sets, "_is_proved_nearby", lambda seed: None)
         assert breaks("P-open-sets")
+
+
+@pytest.mark.slow  # as above
+def test_a_wrong_separatrix_and_a_wrong_pull_turn_their_claims(monkeypatch, fresh_compilations):
+    from jaxdyn.papers.claims import collapse, tian_decays
+    from jaxdyn.papers.figures import parted
+
+    monkeypatch.setattr(collapse, "_LEVELS", {"scale": (0.01, 1.5), "decay_share": (0.03, 0.6)})
+    curve = parted.separatrix
+    monkeypatch.setattr(parted, "separatrix", lambda *a, **k: curve(*a, **k) + 0.03)
+    evidence = CLAIMS["P-avoid"].compute(True)
+    assert [each.printed for each in evidence.clauses[1:]] == [Result.HOLDS, Result.HOLDS, Result.FAILS]
+    field = modes.Modes.field
+
+    def faster(self, t, state, data):
+        rate = field(self, t, state, data)
+        return rate._replace(correlation=1.3 * rate.correlation)
+
+    monkeypatch.setattr(tian_decays, "_growth", lambda: 0.0)
+    monkeypatch.setattr(modes.Modes, "field", faster)
+    assert breaks("T-Tbl5")  # another integral
 
 
 @pytest.mark.slow  # as above

@@ -16,8 +16,11 @@ from ...systems.siamese import MovingAverage, Siamese, StopGradient
 from ...trials.problems import Given
 from ...trials.run import run_trials
 from ...trials.starts import Starts
-from .base import Evidence, Row, claim, clause, limit, shown, untested, worst
+from .base import Clause, Evidence, Row, claim, clause, limit, shown, untested, worst
+from .cycle_ends import begins, passes
 from .equilibria import decays_of
+
+_FOLLOWED = 2  # the draw whose cycle is followed to where it begins
 
 
 class Turn(NamedTuple):
@@ -37,15 +40,15 @@ def stable_cycle(system: MovingAverage, state: Any, moments: Moments) -> Turn | 
     span = 4_000.0
     times = np.linspace(0.0, span, 8001)
     grams = _grams(flow(system, settled, moments, t1=span, ts=times).states)
-    passes = _passes(times, grams)
-    if len(passes) < 3:
+    turns = passes(times, grams)
+    if len(turns) < 3:
         return None
-    period = passes[2][0] - passes[1][0]
-    gap = float(np.linalg.norm(passes[2][1] - passes[1][1]) / np.linalg.norm(passes[1][1]))
+    period = turns[2][0] - turns[1][0]
+    gap = float(np.linalg.norm(turns[2][1] - turns[1][1]) / np.linalg.norm(turns[1][1]))
     nudged = jax.tree.map(lambda part: 1.02 * part, settled)
     later = flow(system, nudged, moments, t1=20 * period).final
-    again = _passes(times, _grams(flow(system, later, moments, t1=span, ts=times).states))
-    nudged_gap = float(np.linalg.norm(again[0][1] - passes[1][1]) / np.linalg.norm(passes[1][1])) if again else np.inf
+    again = passes(times, _grams(flow(system, later, moments, t1=span, ts=times).states))
+    nudged_gap = float(np.linalg.norm(again[0][1] - turns[1][1]) / np.linalg.norm(turns[1][1])) if again else np.inf
     sizes = np.trace(grams, axis1=1, axis2=2)
     moves = np.linalg.norm(grams - grams[0], axis=(1, 2)).max() / np.linalg.norm(grams[0])
     if not (gap < 1e-3 and nudged_gap < 1e-2 and moves > 0.1):
@@ -74,16 +77,6 @@ def _grams(states: Any) -> np.ndarray:
     return np.swapaxes(encoder, 1, 2) @ encoder
 
 
-def _passes(times: np.ndarray, grams: np.ndarray) -> list[tuple[float, np.ndarray]]:
-    """Where S₁₁ rises through the middle of its range: time and S, interpolated."""
-    height = grams[:, 0, 0] - (grams[:, 0, 0].max() + grams[:, 0, 0].min()) / 2
-    found = []
-    for i in np.flatnonzero((height[:-1] < 0) & (height[1:] >= 0)):
-        share = -height[i] / (height[i + 1] - height[i])
-        found.append((times[i] + share * (times[i + 1] - times[i]), grams[i] + share * (grams[i + 1] - grams[i])))
-    return found
-
-
 @claim(
     "P-oscillation",
     source="ours; beside P Prop 4.10",
@@ -107,6 +100,7 @@ def oscillation(fast: bool) -> Evidence:
         crossings = [_crossings(each) for each in moments[: 6 if fast else 60]]
         cycles, moving, trials = [], 0, 0
         proofs: list[Row] = []
+        followed: tuple[Clause, list[Row]] | None = None
         looked_at = range(2, 3) if fast else range(30)
         for index in looked_at:
             system = MovingAverage(decays_of([moments[index]], 0.02)[0], ema_rate=0.03)
@@ -119,6 +113,8 @@ def oscillation(fast: bool) -> Evidence:
                 if cycle is not None:
                     cycles.append(cycle)
                     proofs = proofs or closed(cycle, system, moments[index])
+                    if index == _FOLLOWED:
+                        followed = begins(system, moments[index], cycle.state, fast)
     beside = [shown("equilibria with a growing complex pair", number, system=name, draws=3 * count)
               for name, number in growing.items()]  # fmt: skip
     beside.append(shown("EMA trials (β = 0.03, λ = 0.02 of the bound), still moving after 400,000 steps",
@@ -126,6 +122,7 @@ def oscillation(fast: bool) -> Evidence:
     if cycles:
         names = ("period", "swing of tr S", "gap after one turn", "gap of a nudged start after 20 turns")
         beside += [shown(f"first cycle: {name}", each) for name, each in zip(names, cycles[0][1:], strict=True)]
+    beside += followed[1] if followed else []
     closes = "the first of them is a stable fixed point of the return map"
     return Evidence(
         "the census of random moments with Y = 0.7 R X/‖R‖, R Gaussian, m = n = 2; random trials of EMA; one trial of "
@@ -146,6 +143,7 @@ def oscillation(fast: bool) -> Evidence:
                 limit("draws with a stable limit cycle of S", len(cycles), above=0, at={"draws": len(looked_at)}),
             ),
             clause(closes, *proofs) if proofs else untested(closes, "there is none"),
+            followed[0] if followed else untested("where it begins", "there is none"),
         ),
         tuple(beside),
     )  # fmt: skip
