@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 _PACKAGES = ("jaxdyn", "jax", "diffrax", "numpy")
+_DECIDE_NOTHING = ("jaxdyn", "jaxdyn.provenance")  # the list of public names, and what is written down of a run
 
 
 def provenance(*, settings: dict[str, Any], precision: str, devices: Sequence[Any]) -> dict[str, str]:
@@ -56,8 +57,7 @@ def _reached(modules: Iterable[str]) -> dict[str, bytes]:
     while left:
         module = left.pop()
         path = _source(module)
-        # The package's own list of names decides nothing.
-        if path is None or module in found or module == "jaxdyn":
+        if path is None or module in found or module in _DECIDE_NOTHING:
             continue
         found[module] = path.read_bytes()
         left += _imported(module, path)

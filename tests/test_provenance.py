@@ -24,7 +24,7 @@ def test_a_trainings_sources_are_what_it_imports():
     reached = set(provenance._reached(("networks.train", "data")))
     assert {"jaxdyn.networks.rules", "jaxdyn.systems.direct", "jaxdyn.data.bundled"} <= used
     # What is imported is a source; a reader or a batch statistic that this run did not need may be one besides.
-    packages = {"jaxdyn.papers", "jaxdyn.systems", "jaxdyn.networks", "jaxdyn.data"}
+    packages = {"jaxdyn.papers", "jaxdyn.systems", "jaxdyn.networks", "jaxdyn.data", "jaxdyn.provenance"}
     assert used - reached <= packages, used - reached
     assert not {name for name in reached if name.startswith(("jaxdyn.analysis", "jaxdyn.equilibria", "jaxdyn.papers"))}
 
