@@ -73,7 +73,7 @@ def test_claims_are_verified_against_the_released_ones(capsys, tmp_path, monkeyp
     assert "T-D3: as_printed: 'contradicted' in the file, now 'reproduced'" in printed
     assert "0 of 2 claims as released" in printed
     assert main(["claims", "--verify", "--full"]) == 2
-    assert "verify: it is at full size" in capsys.readouterr().err
+    assert "verify: it has the size of the released results" in capsys.readouterr().err
     assert main(["claims", "--verify", "--only", "T-16"]) == 2
     assert "only: the released results have no T-16" in capsys.readouterr().err
 

@@ -286,8 +286,8 @@ def test_equilibria_of_a_users_moments(tmp_path, capsys):
     arguments = ["equilibria", "--moments", str(tmp_path / "moments.npz"), "--weight-decay", "0.05", "--certify"]
     assert main([*arguments, "--n-trials", "20", "--lr", "0.1", "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("proved") == 9
-    assert "\ncomplete\n" in printed
+    assert printed.count("proved, ") == 9
+    assert "\ncomplete: proved\n" in printed
     assert "NOT" not in printed
     with xr.open_dataset(tmp_path / "out" / "equilibria.nc", engine="scipy") as data:
         assert data.sizes["equilibrium"] == 9
