@@ -64,7 +64,7 @@ def test_a_double_root_is_not_proved():
 def test_certificates_appear_in_the_table():
     found = equilibria(jd.StopGradient(0.1), jd.Moments.scalar(1.0, 0.8), certify=True)
     assert all(item.certificate is not None and item.certificate.proved for item in found)
-    assert str(found).count("proved") == 3
+    assert str(found).count("proved, ") == 3
 
 
 def test_a_missing_library_is_named(monkeypatch):
