@@ -121,4 +121,6 @@ def _balanced(j: Float[Array, "N N"], sizes: list[int]) -> tuple[Array, Array]:
     norm = jnp.linalg.norm(scaled)
     # From the difference itself: 2‖J̃‖² − 2 tr J² cancels where J̃ is symmetric.
     value = jnp.linalg.norm(scaled - scaled.T) / norm
-    return jnp.where(trace > 0, value, jnp.sqrt(jnp.asarray(2, j.dtype))), norm
+    # Of no Jacobian, or one that is not finite, there is nothing to say.
+    far = jnp.where(jnp.isfinite(trace) & (norm > 0), jnp.sqrt(jnp.asarray(2, j.dtype)), jnp.nan)
+    return jnp.where(trace > 0, value, far), norm

@@ -88,3 +88,9 @@ def test_probes_cannot_be_rescaled():
     field, point = linear(jnp.eye(2), (1, 1))
     with pytest.raises(ValueError, match="rescaled: it needs the whole Jacobian"):
         gradient_defect(field, point, probes=4, key=jax.random.key(0), rescaled=True)
+
+
+@pytest.mark.parametrize("entry", [np.nan, np.inf, 0.0])
+def test_of_no_jacobian_nothing_is_said(entry):
+    field, point = linear(jnp.full((4, 4), entry), (2, 2))
+    assert np.isnan(gradient_defect(field, point, rescaled=True).value)
