@@ -71,6 +71,7 @@ def test_a_census_says_how_sure_it_is():
 def test_only_an_independent_count_proves(counted, starts, monkeypatch):
     monkeypatch.setattr(generic, "COUNTED", counted)
     kept = generic._read(3, 2)
+    assert kept is not None
     assert kept.paths.starts is starts
     check, sure = generic._told(3, 2, kept.solutions, "closed", Completeness.MONODROMY, agreed=True)
     assert sure is starts
